@@ -1,0 +1,1 @@
+"""The cloud coordinator: see docs/architecture.md for what each folder is for."""

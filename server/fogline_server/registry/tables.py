@@ -1,0 +1,54 @@
+"""Rows of the registry."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from fogline_server.db.base import Base
+
+
+class Release(Base):
+    """A model version. Immutable once READY."""
+
+    __tablename__ = "releases"
+
+    id: Mapped[str] = mapped_column(String(60), primary_key=True)
+    name: Mapped[str] = mapped_column(String(80), unique=True)
+    recipe: Mapped[str] = mapped_column(String(80))
+    state: Mapped[str] = mapped_column(String(20))
+    # Where it comes from: runs, parameter digests, or the file it was imported from.
+    lineage: Mapped[dict[str, Any]]
+    # What was compared and chosen: control against distilled, by how much, on what data.
+    report: Mapped[dict[str, Any]]
+    # The variant a device gets unless its class says otherwise.
+    default_variant: Mapped[str] = mapped_column(String(40), default="")
+    error: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime]
+    sealed_at: Mapped[datetime | None]
+
+
+class Variant(Base):
+    """One form of a release: its artifact and what was measured of it."""
+
+    __tablename__ = "variants"
+
+    release_id: Mapped[str] = mapped_column(ForeignKey("releases.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64), index=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    # accuracy, worst_class_accuracy, confusion, p50_us, bytes_zstd … through ONNX Runtime
+    metrics: Mapped[dict[str, Any] | None]
+
+
+class Alias(Base):
+    """A movable name on a release (champion, candidate)."""
+
+    __tablename__ = "aliases"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    release_id: Mapped[str] = mapped_column(ForeignKey("releases.id"))
+    moved_at: Mapped[datetime]

@@ -1,0 +1,49 @@
+"""Extension points by name: the name in a configuration is a module's name, or an entry point's for other packages."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from importlib.metadata import entry_points
+from typing import Any
+
+from fogline_shared.errors import FoglineError, InvalidInput
+
+
+def entry_point_names(group: str) -> list[str]:
+    """Every installed name of an entry-point group, sorted."""
+    return sorted({point.name for point in entry_points(group=group)})
+
+
+def load_entry_point(group: str, name: str) -> Any:
+    """Import what ``name`` stands for; raise InvalidInput ``unknown_<kind>`` or ``broken_<kind>`` with the known names.
+
+    The kind is the group's last word in the singular: ``fogline.recipes`` → ``recipe``.
+    """
+    kind = group.rsplit(".", 1)[-1].removesuffix("s")
+    for point in entry_points(group=group):
+        if point.name == name:
+            try:
+                return point.load()
+            except FoglineError:
+                raise
+            except Exception as error:  # third-party code at import: anything may happen
+                raise InvalidInput(f"broken_{kind}", f"{kind} {name!r} does not import: {error}", name=name) from error
+    known = entry_point_names(group)
+    listed = ", ".join(known) or "none is installed"
+    raise InvalidInput(f"unknown_{kind}", f"no {kind} named {name!r}; known: {listed}", name=name, known=known)
+
+
+def module_names(package: str) -> list[str]:
+    """The plugin modules of a package: every public module but ``base``, sorted."""
+    path = importlib.import_module(package).__path__
+    return sorted(m.name for m in pkgutil.iter_modules(path) if m.name != "base" and not m.name.startswith("_"))
+
+
+def load_module(package: str, name: str) -> Any:
+    """Import the plugin module ``name`` of ``package``; raise InvalidInput ``unknown_<kind>`` naming the known ones."""
+    kind = package.rsplit(".", 1)[-1].removesuffix("s")
+    known = module_names(package)
+    if name not in known:
+        raise InvalidInput(f"unknown_{kind}", f"no {kind} named {name!r}; known: {', '.join(known)}", known=known)
+    return importlib.import_module(f"{package}.{name}")

@@ -1,0 +1,139 @@
+"""Named arrays ↔ one flat safetensors blob. No pickle, no per-tensor messages, identified by its SHA-256.
+
+Names keep their order, since Flower's strategies pair arrays by position.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fogline_shared.errors import Corrupt
+
+# safetensors' names of the types a model may have.
+DTYPES: Mapping[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+MAX_HEADER = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """Where one array lies in a blob. ``offset`` counts from the start of the blob, in bytes."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def nbytes(self) -> int:
+        """Length in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def encode(arrays: Mapping[str, NDArray[Any]]) -> list[bytes | memoryview]:
+    """The blob as buffers to write one after the other; arrays are not copied when they are contiguous.
+
+    Raises Corrupt ``unsupported_dtype`` for a dtype that safetensors (or we) do not carry.
+    """
+    header: dict[str, Any] = {}
+    buffers: list[bytes | memoryview] = []
+    offset = 0
+    for name, array in arrays.items():
+        dtype = array.dtype.newbyteorder("<")
+        if dtype not in _NAMES:
+            raise Corrupt("unsupported_dtype", f"array {name!r} has dtype {array.dtype}", name=name)
+        data = np.ascontiguousarray(array, dtype=dtype)
+        header[name] = {
+            "dtype": _NAMES[dtype],
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + data.nbytes],
+        }
+        offset += data.nbytes
+        buffers.append(data.reshape(-1).view(np.uint8).data if data.nbytes else b"")
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return [len(text).to_bytes(8, "little") + text, *buffers]
+
+
+def digest(buffers: Iterable[bytes | memoryview]) -> str:
+    """SHA-256 of the concatenated buffers, lower-case hexadecimal."""
+    sha = hashlib.sha256()
+    for buffer in buffers:
+        sha.update(buffer)
+    return sha.hexdigest()
+
+
+def parse_header(prefix: bytes, total: int) -> list[TensorSpec]:
+    """Read the header from the first bytes of a blob that is ``total`` bytes long; check every claim it makes.
+
+    ``prefix`` may be longer than the header. Raises Corrupt ``bad_tensors`` on anything inconsistent, before any
+    allocation that the header asks for.
+    """
+    if len(prefix) < 8:
+        raise Corrupt("bad_tensors", "the blob is shorter than a safetensors header")
+    length = int.from_bytes(prefix[:8], "little")
+    if length > min(MAX_HEADER, total - 8) or len(prefix) < 8 + length:
+        raise Corrupt("bad_tensors", f"the header claims {length} bytes of a {total}-byte blob")
+    try:
+        header = json.loads(prefix[8 : 8 + length])
+        specs = [_spec(name, entry, 8 + length) for name, entry in header.items() if name != "__metadata__"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Corrupt("bad_tensors", f"the header cannot be read: {error}") from error
+    position = 8 + length
+    for spec in specs:
+        if spec.offset != position:
+            raise Corrupt("bad_tensors", f"array {spec.name!r} does not start where the one before it ends")
+        position += spec.nbytes
+    if position != total:
+        raise Corrupt("bad_tensors", f"arrays end at byte {position} of {total}")
+    return specs
+
+
+def _spec(name: str, entry: Mapping[str, Any], base: int) -> TensorSpec:
+    shape = tuple(entry["shape"])
+    if not all(isinstance(n, int) and n >= 0 for n in shape):
+        raise ValueError(f"array {name!r} has shape {shape}")
+    start, end = entry["data_offsets"]
+    spec = TensorSpec(name=name, dtype=DTYPES[entry["dtype"]], shape=shape, offset=base + start)
+    if end - start != spec.nbytes:
+        raise ValueError(f"array {name!r} of {spec.nbytes} bytes claims {end - start}")
+    return spec
+
+
+def header_length(first8: bytes) -> int:
+    """How many bytes a reader needs for :func:`parse_header`; raises Corrupt ``bad_tensors`` over :data:`MAX_HEADER`."""
+    if len(first8) < 8:
+        raise Corrupt("bad_tensors", "the blob is shorter than a safetensors header")
+    length = int.from_bytes(first8, "little")
+    if length > MAX_HEADER:
+        raise Corrupt("bad_tensors", f"the header claims {length} bytes")
+    return 8 + length
+
+
+def decode(blob: bytes | memoryview) -> dict[str, NDArray[Any]]:
+    """All arrays of a blob as read-only views into it; raises Corrupt ``bad_tensors``."""
+    view = memoryview(blob)
+    needed = header_length(bytes(view[:8]))
+    arrays = {}
+    for spec in parse_header(bytes(view[:needed]), len(view)):
+        flat = np.frombuffer(view, dtype=spec.dtype, count=math.prod(spec.shape), offset=spec.offset)
+        arrays[spec.name] = flat.reshape(spec.shape)
+    return arrays
