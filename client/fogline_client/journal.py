@@ -1,0 +1,107 @@
+"""What the agent is about to do, on disk before it does it (write-ahead, as in Mender's state machine).
+
+One JSON file. ``settled`` is the highest generation that came to an end, well or badly; ``attempt`` is the one under way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from fogline_client import durable
+from fogline_client.slots import Pointer
+from fogline_shared.errors import Corrupt
+from fogline_shared.protocol import DesiredState
+
+log = structlog.get_logger()
+
+
+class Step(StrEnum):
+    """The steps of an attempt, in order. VERIFYING loads foreign bytes, so it is journaled: it may kill the process."""
+
+    DOWNLOADING = "DOWNLOADING"
+    VERIFYING = "VERIFYING"
+    STAGED = "STAGED"
+    ACTIVATING = "ACTIVATING"
+    PROBATION = "PROBATION"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One move towards a desired state.
+
+    ``previous``: what a revert returns to. ``starts``: how often the process started within this attempt since the
+    foreign model was first loaded; a crash loop is seen by it.
+    """
+
+    desired: DesiredState
+    step: Step
+    previous: Pointer | None = None
+    starts: int = 0
+
+    def at(self, step: Step) -> Attempt:
+        """The same attempt, one step on."""
+        return replace(self, step=step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """All that the journal holds."""
+
+    settled: int = 0
+    attempt: Attempt | None = None
+
+
+class Journal:
+    """The journal file. :attr:`ledger` is its content; a write that fails leaves both as they were."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self.ledger = _ledger_from(durable.read_json(path, code="bad_journal"))
+        except Corrupt as error:
+            # Desired state comes again with the next sync; a damaged journal must not stop inference for ever.
+            log.warning("journal discarded", code=error.code, reason=error.message)
+            self.ledger = Ledger()
+
+    def write(self, ledger: Ledger) -> None:
+        """Replace the content durably; raises Exhausted ``disk_full``."""
+        durable.write_json(self._path, asdict(ledger))
+        self.ledger = ledger
+
+    def begin(self, attempt: Attempt) -> None:
+        """Record an attempt, or its next step."""
+        self.write(replace(self.ledger, attempt=attempt))
+
+    def settle(self, generation: int) -> None:
+        """Record that a generation came to its end. Holds in memory even when the disk is full."""
+        ledger = Ledger(settled=max(generation, self.ledger.settled))
+        try:
+            self.write(ledger)
+        finally:
+            self.ledger = ledger
+
+
+def _ledger_from(raw: Any) -> Ledger:
+    if raw is None:
+        return Ledger()
+    try:
+        attempt = raw["attempt"]
+        return Ledger(settled=int(raw["settled"]), attempt=None if attempt is None else _attempt_from(attempt))
+    except (TypeError, KeyError, ValueError) as error:
+        raise Corrupt("bad_journal", f"the journal lacks a field or has a wrong one: {error}") from error
+
+
+def _attempt_from(raw: Mapping[str, Any]) -> Attempt:
+    previous = raw["previous"]
+    return Attempt(
+        desired=DesiredState(**raw["desired"]),
+        step=Step(raw["step"]),
+        previous=None if previous is None else Pointer(**previous),
+        starts=int(raw["starts"]),
+    )
