@@ -59,7 +59,7 @@ class RedisServer:
     def start(self) -> None:
         command = redis_command(find_redis(), port=self.port, folder=self.folder)
         with (self.folder / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=die_with_parent)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=die_with_parent)  # noqa: PLW1509 - async-signal-safe call only
         eventually(self._answers)
 
     def kill(self) -> None:
@@ -171,7 +171,7 @@ class PostgresServer:
                 env={"PATH": os.environ["PATH"], "LC_ALL": "C", "TZ": "UTC"},
                 stdout=log or subprocess.DEVNULL,
                 stderr=subprocess.STDOUT,
-                preexec_fn=die_with_parent,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - async-signal-safe call only
                 **as_user,
             )
         except PermissionError:  # nobody may not enter the folder of the binaries

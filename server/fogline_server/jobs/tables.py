@@ -40,10 +40,13 @@ class Job(Base):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    # How often and when last the workers were told of this queueing; a ring may be lost.
+    rings: Mapped[int] = mapped_column(default=0)
+    rung_at: Mapped[datetime | None]
 
 
 class Outbox(Base):
-    """Messages to send after commit: the dispatcher rings Celery for each and deletes the row."""
+    """Messages to send after commit: the dispatcher rings Celery for each that is due and deletes the row."""
 
     __tablename__ = "outbox"
 
@@ -51,3 +54,4 @@ class Outbox(Base):
     job_id: Mapped[str] = mapped_column(String(60))
     queue: Mapped[str] = mapped_column(String(40))
     created_at: Mapped[datetime]
+    due_at: Mapped[datetime] = mapped_column(index=True)
