@@ -1,0 +1,98 @@
+"""Values of the registry. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fogline_shared.errors import InvalidInput
+
+TEACHER = "teacher_fp32"
+STUDENT = "student_fp32"
+STUDENT_INT8 = "student_int8"
+VARIANTS = (TEACHER, STUDENT, STUDENT_INT8)
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+def check_name(value: str, *, what: str, limit: int) -> str:
+    """Return ``value``; raise InvalidInput ``invalid_name`` unless it is lower-case letters, digits and ``._-``."""
+    if len(value) > limit or not _NAME.fullmatch(value):
+        raise InvalidInput(
+            "invalid_name",
+            f"a {what} is at most {limit} of a-z, 0-9, '.', '_', '-' and starts with a letter or digit",
+            what=what,
+        )
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseSpec:
+    """What to build a release from. Raises InvalidInput ``invalid_name`` or ``invalid_release_spec``.
+
+    ``student_run`` is the control, trained without a teacher; ``distilled_run`` the same student and budget with one.
+    The better of the two is released. ``max_accuracy_drop``: share of the holdout that int8 may lose against float.
+    """
+
+    name: str
+    recipe: str
+    student_run: str
+    teacher_run: str | None = None
+    distilled_run: str | None = None
+    default_variant: str = STUDENT_INT8
+    max_accuracy_drop: float = 0.02
+
+    def __post_init__(self) -> None:
+        check_name(self.name, what="release name", limit=80)
+        if self.default_variant not in self.variants:
+            listed = ", ".join(self.variants)
+            raise InvalidInput(
+                "invalid_release_spec", f"default_variant is one of {listed}, not {self.default_variant!r}"
+            )
+        if not 0 <= self.max_accuracy_drop <= 1:
+            raise InvalidInput("invalid_release_spec", "max_accuracy_drop is a share between 0 and 1")
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The forms this release will have; without a teacher's run there is no teacher."""
+        return VARIANTS if self.teacher_run else VARIANTS[1:]
+
+    @property
+    def runs(self) -> Mapping[str, str]:
+        """Role (``teacher``, ``student``, ``distilled``) → run id, for the runs that are named."""
+        roles = {"teacher": self.teacher_run, "student": self.student_run, "distilled": self.distilled_run}
+        return {role: run for role, run in roles.items() if run}
+
+    def as_json(self) -> dict[str, Any]:
+        """For the release's row and its jobs."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Something :func:`~fogline_server.registry.service.verify` found. ``subject``: a variant, run or the release."""
+
+    code: str
+    subject: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """The answer of ``verify``: how many blobs were hashed again, and what is wrong. No problems means intact."""
+
+    release_id: str
+    blobs_checked: int
+    bytes_checked: int
+    problems: Sequence[Problem] = field(default_factory=tuple)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every byte is what the sealed release says."""
+        return not self.problems
+
+    def as_json(self) -> dict[str, Any]:
+        """For the API and the CLI."""
+        return {**asdict(self), "problems": [asdict(p) for p in self.problems], "ok": self.ok}
