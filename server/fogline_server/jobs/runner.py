@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy.orm import Session
 
 from fogline_shared.errors import FoglineError
+from fogline_shared.states import JobState
 
 if TYPE_CHECKING:
     from fogline_server.blobs.store import BlobStore
@@ -42,6 +43,11 @@ class Lease(Protocol):
         """Store progress and extend the lease; raises JobCanceled or LeaseLost. Cheap to call often."""
 
 
+def _not_here(_job_id: str) -> JobState | None:
+    """Without an engine at hand, children run on other workers only."""
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobContext:
     """Everything a runner may use. ``lease`` is kept alive by the engine's heartbeat thread meanwhile."""
@@ -53,6 +59,9 @@ class JobContext:
     blobs: BlobStore
     doorbell: Doorbell
     lease: Lease
+    # Claims and runs another job in this process, as a worker would (``Engine.execute``); None: it was not free.
+    # A parent that helps with its own children cannot starve them of workers.
+    execute: Callable[[str], JobState | None] = _not_here
 
 
 def _nothing(_session: Session) -> None:
