@@ -24,6 +24,7 @@ MAX_TOKEN_CHARS = 16_384
 MAX_CSR_BYTES = 16_384
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_WORD = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class PrintableToken:
         try:
             raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
             value: dict[str, Any] = json.loads(raw)
-            return cls(
+            token = cls(
                 token_id=str(value["id"]),
                 secret=str(value["secret"]),
                 enroll_target=str(value["enroll"]),
@@ -64,6 +65,9 @@ class PrintableToken:
             )
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InvalidInput("token_malformed", "the enrolment token is damaged; was it copied whole?") from error
+        if not (_WORD.fullmatch(token.token_id) and _WORD.fullmatch(token.secret)):
+            raise InvalidInput("token_malformed", "the enrolment token is damaged; was it copied whole?")
+        return token
 
 
 def check_device_name(name: str) -> str:
