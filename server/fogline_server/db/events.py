@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Index, Integer, String, select
+from sqlalchemy import Index, Integer, String, func, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from fogline_server.db.base import Base, utc_now
@@ -39,3 +39,30 @@ def record(
 def events_after(session: Session, seq: int, *, limit: int = 200) -> Sequence[Event]:
     """Events with a higher sequence number, oldest first."""
     return session.scalars(select(Event).where(Event.seq > seq).order_by(Event.seq).limit(limit)).all()
+
+
+def latest_events(
+    session: Session,
+    *,
+    subject_type: str | None = None,
+    subject_id: str | None = None,
+    kind: str | None = None,
+    before: int | None = None,
+    limit: int = 50,
+) -> Sequence[Event]:
+    """Events that match what is given, newest first; ``before`` is the number of the previous page's last event."""
+    query = select(Event).order_by(Event.seq.desc()).limit(limit)
+    if subject_type is not None:
+        query = query.where(Event.subject_type == subject_type)
+    if subject_id is not None:
+        query = query.where(Event.subject_id == subject_id)
+    if kind is not None:
+        query = query.where(Event.kind == kind)
+    if before is not None:
+        query = query.where(Event.seq < before)
+    return session.scalars(query).all()
+
+
+def last_seq(session: Session) -> int:
+    """The highest sequence number so far; 0 when nothing has happened."""
+    return session.scalar(select(func.max(Event.seq))) or 0

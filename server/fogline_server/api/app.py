@@ -1,0 +1,91 @@
+"""The coordinator's HTTP application: the admin REST API under /v1, health, metrics, and the console."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, Depends, FastAPI
+from starlette.concurrency import run_in_threadpool
+
+import fogline_shared
+from fogline_server.access.files import open_key_ring
+from fogline_server.access.first_start import ensure_admin_key
+from fogline_server.api import health, metrics, problems
+from fogline_server.api.auth import authorise
+from fogline_server.api.limits import MAX_ARTIFACT_BYTES, BodyLimit
+from fogline_server.api.problems import Problem, responses
+from fogline_server.api.routers import api_keys, events, jobs, recipes
+from fogline_server.api.services import Services
+from fogline_server.db.base import utc_now
+
+RESOURCES = (jobs, recipes, events, api_keys)
+
+
+def create_app(services: Services) -> FastAPI:
+    """The application over ``services``. Starting it makes the first admin key; nothing else happens by itself."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(prepare, app)
+        yield
+
+    app = FastAPI(
+        title="Fogline",
+        version=fogline_shared.__version__,
+        summary="Federated edge-cloud orchestration.",
+        lifespan=lifespan,
+        # Swagger's pages load scripts from elsewhere; the document itself is enough.
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
+        # A path has one spelling. A redirect would also drop the API key of a careful client.
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    app.state.key_ring = open_key_ring(services.settings.key_dir, services.settings.secret.get_secret_value())
+    app.add_middleware(BodyLimit, larger={"/v1/releases:import": MAX_ARTIFACT_BYTES})
+    problems.install(app)
+    app.include_router(health.router)
+    app.include_router(metrics.router)
+    app.include_router(_v1())
+    _describe(app)
+    return app
+
+
+def prepare(app: FastAPI) -> None:
+    """What must be true before the first request: somebody can come in. Safe to repeat."""
+    services: Services = app.state.services
+    ensure_admin_key(
+        services.db,
+        app.state.key_ring,
+        key_dir=services.settings.key_dir,
+        configured=services.settings.bootstrap_api_key.get_secret_value(),
+        now=utc_now(),
+    )
+
+
+def _v1() -> APIRouter:
+    v1 = APIRouter(prefix="/v1", dependencies=[Depends(authorise)], responses=responses(400, 401, 403, 422, 503))
+    for resource in RESOURCES:
+        v1.include_router(resource.router)
+    return v1
+
+
+def _describe(app: FastAPI) -> None:
+    """Put the problem schema, and only it, in the place of FastAPI's own error schema in the OpenAPI document."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        schemas = document["components"]["schemas"]
+        if "Problem" not in schemas:
+            problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(problem.pop("$defs"))
+            schemas["Problem"] = problem
+            schemas.pop("HTTPValidationError", None)
+            schemas.pop("ValidationError", None)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
