@@ -18,19 +18,25 @@ class Rollout(Base):
 
     id: Mapped[str] = mapped_column(String(60), primary_key=True)
     release_id: Mapped[str] = mapped_column(ForeignKey("releases.id"))
-    # What a rollback returns to; None: run no model.
+    # The artifact that the plan's variant names; releases are immutable.
+    variant: Mapped[str] = mapped_column(String(40))
+    artifact_digest: Mapped[str] = mapped_column(String(64))
+    artifact_size: Mapped[int] = mapped_column(BigInteger)
+    # What the fleet was promoted to before; None: nothing. Each assignment knows what its own device returns to.
     previous_release_id: Mapped[str | None] = mapped_column(ForeignKey("releases.id"))
+    recipe: Mapped[str] = mapped_column(String(80))
     state: Mapped[str] = mapped_column(String(20), index=True)
     # A validated RolloutPlan as JSON: stages, gates, soak, timeouts, tags, variant, probation.
     plan: Mapped[dict[str, Any]]
     start_at: Mapped[datetime | None]
     current_stage: Mapped[int] = mapped_column(default=0)
-    # One number a rollout and one more a rollback: devices take the higher.
-    generation: Mapped[int] = mapped_column(BigInteger, default=0)
+    # Why it stands where it stands: a pause, a failed gate, what it waits for.
     reason: Mapped[str] = mapped_column(String(2000), default="")
     version: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
+    # When a rollback no longer waits for devices to confirm it.
+    rollback_until: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
 
@@ -46,12 +52,14 @@ class Stage(Base):
     # [{"gate": "error_rate", "verdict": "PASS", "observed": …, "limit": …, "reason": …}, …]
     evidence: Mapped[list[Any]]
     started_at: Mapped[datetime | None]
+    # When the present state (ADMITTING, EVALUATING) has lasted too long.
+    deadline_at: Mapped[datetime | None]
     soak_until: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
 
 class Assignment(Base):
-    """One device's part in a rollout."""
+    """One device's part in a rollout. ``stage`` is one past the last for a device that catches up afterwards."""
 
     __tablename__ = "assignments"
     __table_args__ = (UniqueConstraint("rollout_id", "device_id"), Index("ix_assignments_device", "device_id"))
@@ -64,6 +72,14 @@ class Assignment(Base):
     attempt: Mapped[int] = mapped_column(default=1)
     code: Mapped[str] = mapped_column(String(100), default="")
     message: Mapped[str] = mapped_column(String(2000), default="")
+    # What the device should have run when it was assigned, and returns to; empty digest: no model.
+    previous_release_id: Mapped[str | None] = mapped_column(ForeignKey("releases.id"))
+    previous_variant: Mapped[str] = mapped_column(String(40), default="")
+    previous_digest: Mapped[str] = mapped_column(String(64), default="")
+    previous_size: Mapped[int] = mapped_column(BigInteger, default=0)
+    # The last report taken: only a higher seq of the same boot follows.
+    report_boot_id: Mapped[str] = mapped_column(String(60), default="")
+    report_seq: Mapped[int] = mapped_column(BigInteger, default=0)
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 
@@ -80,6 +96,7 @@ class Desired(Base):
     artifact_digest: Mapped[str] = mapped_column(String(64), default="")
     artifact_size: Mapped[int] = mapped_column(BigInteger, default=0)
     assignment_id: Mapped[str] = mapped_column(String(60), default="")
+    # The assignment's attempt; one more when the assignment is taken back.
     attempt: Mapped[int] = mapped_column(default=0)
     probation_s: Mapped[float] = mapped_column(default=5.0)
     updated_at: Mapped[datetime]

@@ -17,7 +17,7 @@ class Window(Base):
     __tablename__ = "telemetry_windows"
     __table_args__ = (
         UniqueConstraint("device_id", "boot_id", "seq"),
-        Index("ix_telemetry_windows_digest_end", "artifact_digest", "end_at"),
+        Index("ix_telemetry_windows_digest_received", "artifact_digest", "received_at"),
     )
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
@@ -25,12 +25,16 @@ class Window(Base):
     boot_id: Mapped[str] = mapped_column(String(60))
     seq: Mapped[int] = mapped_column(BigInteger)
     artifact_digest: Mapped[str] = mapped_column(String(64))
+    # The device's own clock; whatever decides looks at received_at.
     start_at: Mapped[datetime]
     end_at: Mapped[datetime]
     predictions: Mapped[int] = mapped_column(BigInteger)
     errors: Mapped[int] = mapped_column(BigInteger)
     labelled: Mapped[int] = mapped_column(BigInteger)
     correct: Mapped[int] = mapped_column(BigInteger)
+    # The confidence sketch's sum (percent) and count again, so that gates add them up in SQL.
+    confidence_sum: Mapped[float]
+    confidence_count: Mapped[int] = mapped_column(BigInteger)
     # {"latency_us": {"counts": […], "sum": …}, "confidence_pct": …, "class_counts": […]}
     sketches: Mapped[dict[str, Any]]
     dropped_windows: Mapped[int] = mapped_column(BigInteger, default=0)

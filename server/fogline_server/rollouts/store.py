@@ -1,0 +1,103 @@
+"""Queries of rollouts: who is meant, who is reachable, who was given what."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
+
+from fogline_server.devices.tables import Device
+from fogline_server.registry.tables import Release, Variant
+from fogline_server.rollouts.desired import Target
+from fogline_server.rollouts.tables import Assignment, Rollout
+from fogline_shared.errors import Conflict, NotFound
+from fogline_shared.states import DeviceState, ReleaseState, RolloutState
+
+# A rollout that still moves devices, or is about to.
+UNFINISHED = (RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ROLLING_BACK)
+_LOCK = 0x466F676C  # one number for all coordinators on one PostgreSQL
+
+
+def lock_starts(session: Session) -> None:
+    """Let one transaction at a time decide which rollouts are running. SQLite writers are alone anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+
+
+def locked(session: Session, rollout_id: str, *, skip: bool = False) -> Rollout | None:
+    """The rollout, locked until the transaction ends; with ``skip``, None while another replica holds it."""
+    query = select(Rollout).where(Rollout.id == rollout_id).with_for_update(skip_locked=skip)
+    return session.scalar(query.execution_options(populate_existing=True))
+
+
+def artifact(session: Session, release_id: str, variant: str) -> tuple[Release, Target]:
+    """The release and the artifact of one of its variants (empty: the default one).
+
+    Raises NotFound ``release_not_found``, ``variant_not_found``; Conflict ``release_not_ready``.
+    """
+    release = session.get(Release, release_id)
+    if release is None:
+        raise NotFound("release_not_found", f"there is no release {release_id!r}")
+    if release.state != ReleaseState.READY:
+        raise Conflict("release_not_ready", f"release {release.name} is {release.state}, not READY")
+    name = variant or release.default_variant
+    row = session.get(Variant, (release_id, name))
+    if row is None:
+        raise NotFound("variant_not_found", f"release {release.name} has no variant {name!r}")
+    return release, Target(release_id=release_id, variant=name, digest=row.digest, size=row.size)
+
+
+def meant(session: Session, *, recipe: str, tags: Collection[str]) -> Sequence[Device]:
+    """The active devices a rollout is for: those that have every tag and, if they name recipes at all, this one."""
+    active = session.scalars(select(Device).where(Device.state == DeviceState.ACTIVE).order_by(Device.id)).all()
+    return [d for d in active if set(tags) <= set(d.tags) and (not d.recipes or recipe in d.recipes)]
+
+
+def online(device: Device, now: datetime) -> bool:
+    """Whether the device's lease holds."""
+    return device.lease_until is not None and device.lease_until > now
+
+
+def admission_order(rollout_id: str, devices: Collection[Device]) -> list[Device]:
+    """A different, but repeatable, order for each rollout, so that no device is always the canary."""
+    return sorted(devices, key=lambda d: hashlib.sha256(f"{rollout_id}/{d.id}".encode()).digest())
+
+
+def assignments(session: Session, rollout_id: str, *, stage: int | None = None) -> Sequence[Assignment]:
+    """All of a rollout or of one stage."""
+    query = select(Assignment).where(Assignment.rollout_id == rollout_id)
+    if stage is not None:
+        query = query.where(Assignment.stage == stage)
+    return session.scalars(query.order_by(Assignment.id)).all()
+
+
+def promoted(session: Session, *, recipe: str, tags: Collection[str]) -> Rollout | None:
+    """The succeeded rollout whose release the devices of this scope have now; the latest if several."""
+    succeeded = select(Rollout).where(Rollout.state == RolloutState.SUCCEEDED, Rollout.recipe == recipe)
+    for rollout in session.scalars(succeeded.order_by(Rollout.finished_at.desc(), Rollout.id.desc())):
+        if set(rollout.plan["tags"]) <= set(tags):
+            return rollout
+    return None
+
+
+def in_the_way(session: Session, *, recipe: str, tags: Collection[str], but: str = "") -> Sequence[Rollout]:
+    """Unfinished rollouts that move some of the same devices."""
+    ours = {d.id for d in meant(session, recipe=recipe, tags=tags)}
+    others = session.scalars(select(Rollout).where(Rollout.state.in_(UNFINISHED), Rollout.id != but))
+    return [
+        other
+        for other in others
+        if (other.recipe == recipe and set(other.plan["tags"]) == set(tags))
+        or ours & {d.id for d in meant(session, recipe=other.recipe, tags=other.plan["tags"])}
+    ]
+
+
+def count_by_state(session: Session, rollout_id: str) -> dict[str, int]:
+    """How many of a rollout's assignments are in each state."""
+    rows = session.execute(
+        select(Assignment.state, func.count()).where(Assignment.rollout_id == rollout_id).group_by(Assignment.state)
+    )
+    return dict(rows.tuples().all())
