@@ -10,6 +10,12 @@ from typing import Any
 from fogline_shared.errors import FoglineError, InvalidInput
 
 
+def _singular(dotted: str) -> str:
+    """The last word, one of them: ``fogline.recipes`` → ``recipe``, ``training.strategies`` → ``strategy``."""
+    word = dotted.rsplit(".", 1)[-1]
+    return word.removesuffix("ies") + "y" if word.endswith("ies") else word.removesuffix("s")
+
+
 def entry_point_names(group: str) -> list[str]:
     """Every installed name of an entry-point group, sorted."""
     return sorted({point.name for point in entry_points(group=group)})
@@ -20,7 +26,7 @@ def load_entry_point(group: str, name: str) -> Any:
 
     The kind is the group's last word in the singular: ``fogline.recipes`` → ``recipe``.
     """
-    kind = group.rsplit(".", 1)[-1].removesuffix("s")
+    kind = _singular(group)
     for point in entry_points(group=group):
         if point.name == name:
             try:
@@ -42,7 +48,7 @@ def module_names(package: str) -> list[str]:
 
 def load_module(package: str, name: str) -> Any:
     """Import the plugin module ``name`` of ``package``; raise InvalidInput ``unknown_<kind>`` naming the known ones."""
-    kind = package.rsplit(".", 1)[-1].removesuffix("s")
+    kind = _singular(package)
     known = module_names(package)
     if name not in known:
         raise InvalidInput(f"unknown_{kind}", f"no {kind} named {name!r}; known: {', '.join(known)}", known=known)

@@ -1,0 +1,126 @@
+"""The gateway's side of training: which tasks a device is offered, what becomes of its replies.
+
+The caller owns the transaction and rings ``RUN + run_id`` after :func:`receive` has committed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from fogline_server.training.tables import Run, Task, Update
+from fogline_shared.errors import InvalidInput, NotFound
+from fogline_shared.protocol import BlobRef, TaskOffer, TaskReply
+from fogline_shared.states import RunState, UpdateVerdict
+
+MAX_RECORDS_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadTask:
+    """What the gateway must know of a task before it reads the reply's bytes."""
+
+    run_id: str
+    max_reply_bytes: int
+
+
+def open_tasks(session: Session, device_id: str, *, now: datetime) -> list[TaskOffer]:
+    """What the device should work on, oldest first. An unanswered task is offered again at each sync."""
+    statement = (
+        select(Task)
+        .join(Run, Run.id == Task.run_id)
+        .where(Task.device_id == device_id, Task.closed.is_(False), Task.deadline > now)
+        .where(Run.state == RunState.RUNNING)
+        .order_by(Task.created_at, Task.id)
+    )
+    return [_offer(task) for task in session.scalars(statement)]
+
+
+def _offer(task: Task) -> TaskOffer:
+    return TaskOffer(
+        task_id=task.id,
+        run_id=task.run_id,
+        round=task.round,
+        kind=task.kind,
+        recipe=task.recipe,
+        records_json=json.dumps(task.records),
+        blobs=tuple(BlobRef(**blob) for blob in task.blobs),
+        deadline=task.deadline.timestamp(),
+        group_id=task.group_id,
+        message_type=task.message_type,
+        node_id=task.node_id,
+        max_reply_bytes=task.max_reply_bytes,
+    )
+
+
+def task_for_upload(session: Session, device_id: str, task_id: str) -> UploadTask:
+    """Limits for one reply; raises NotFound ``task_unknown`` when the device was never given that task."""
+    task = _task_of(session, device_id, task_id)
+    return UploadTask(run_id=task.run_id, max_reply_bytes=task.max_reply_bytes)
+
+
+def reads(session: Session, device_id: str, digest: str) -> bool:
+    """Whether an open task of the device reads that blob."""
+    statement = select(Task.blobs).where(Task.device_id == device_id, Task.closed.is_(False))
+    return any(blob["digest"] == digest for blobs in session.scalars(statement) for blob in blobs)
+
+
+def receive(session: Session, device_id: str, reply: TaskReply, *, now: datetime) -> bool:
+    """Store a reply whose blob is stored already; True when the task had been answered before.
+
+    The first reply counts. One that comes after its round closed is kept as LATE and counts for nothing.
+    Raises NotFound ``task_unknown``, InvalidInput ``malformed_reply`` or ``reply_too_large``.
+    """
+    # The row lock orders this against the trainer closing the round: a reply is in before, or late after.
+    task = _task_of(session, device_id, reply.task_id, lock=True)
+    known = session.get(Update, reply.task_id)
+    if known is not None:
+        known.duplicates += 1
+        return True
+    if reply.size > task.max_reply_bytes:
+        raise InvalidInput("reply_too_large", f"{reply.size} bytes where {task.max_reply_bytes} are allowed")
+    late = task.closed or task.deadline <= now
+    session.add(
+        Update(
+            task_id=task.id,
+            digest=reply.digest,
+            size=reply.size,
+            records=_records(reply.records_json),
+            verdict=UpdateVerdict.LATE if late else None,
+            code="round_over" if late else reply.error_code,
+            reason="the round had closed" if late else reply.error_message,
+            received_at=now,
+        )
+    )
+    task.closed = True
+    return False
+
+
+def _task_of(session: Session, device_id: str, task_id: str, *, lock: bool = False) -> Task:
+    statement = select(Task).where(Task.id == task_id, Task.device_id == device_id)
+    task = session.scalars(statement.with_for_update() if lock else statement).one_or_none()
+    if task is None:
+        raise NotFound("task_unknown", f"no task {task_id!r} for this device", task_id=task_id)
+    return task
+
+
+def _records(text: str) -> dict[str, Any]:
+    if len(text) > MAX_RECORDS_BYTES:
+        raise InvalidInput("malformed_reply", f"records of {len(text)} bytes; at most {MAX_RECORDS_BYTES} are allowed")
+    try:
+        # NaN and Infinity are Python's own addition to JSON; PostgreSQL refuses them, and so does admission.
+        records: Any = json.loads(text or "{}", parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("malformed_reply", f"records are not JSON: {error}") from error
+    if not isinstance(records, dict) or "\\u0000" in text:
+        raise InvalidInput("malformed_reply", "records are a JSON object without NUL characters")
+    return records
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")

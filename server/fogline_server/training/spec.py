@@ -1,0 +1,123 @@
+"""What a run is asked to do: one frozen, validated value, stored as JSON on its row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from fogline_server.training.checks import number
+from fogline_server.training.strategies import base as strategies
+from fogline_shared.errors import InvalidInput
+from fogline_shared.recipe import Recipe, TrainPlan
+
+# Fields of a TrainPlan that a run may set, with their ranges. Seeds come from the run's own.
+PLAN_RANGES: Mapping[str, tuple[float, float]] = {
+    "epochs": (1, 1000),
+    "batch_size": (1, 4096),
+    "learning_rate": (1e-7, 10.0),
+    "proximal_mu": (0.0, 100.0),
+    "distil_temperature": (0.1, 100.0),
+    "distil_weight": (0.0, 1.0),
+}
+_WHOLE = {"epochs", "batch_size"}
+_DIGEST = set("0123456789abcdef")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One federated training of one model size.
+
+    ``rounds`` None takes the recipe's default. ``plan`` overrides the recipe's hyper-parameters. A round starts when
+    ``min_devices`` eligible devices are online and takes at most ``max_devices`` of them. It closes when all have
+    answered, or at ``round_deadline_s`` if at least the share ``quorum`` has; without a quorum it waits on, and the run
+    fails at four times the deadline. An update whose norm exceeds ``max_norm_ratio`` times the cohort's median is
+    refused. ``evaluate_every`` n asks the devices to evaluate after each n-th round (0: never). ``distil_from`` names
+    the run whose model the devices learn soft labels from; ``init_from`` a parameter blob to start at.
+    Raises InvalidInput ``invalid_run``, ``unknown_strategy`` or ``invalid_option``, naming the field and its range.
+    """
+
+    recipe: str
+    size: str = "student"
+    rounds: int | None = None
+    strategy: str = "fedavg"
+    strategy_options: Mapping[str, Any] = field(default_factory=dict)
+    plan: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+    tags: Sequence[str] = ()
+    exclude_tags: Sequence[str] = ()
+    min_devices: int = 2
+    max_devices: int | None = None
+    quorum: float = 0.8
+    round_deadline_s: float = 300.0
+    max_norm_ratio: float = 5.0
+    evaluate_every: int = 0
+    distil_from: str | None = None
+    init_from: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.rounds is not None:
+            number("rounds", self.rounds, low=1, high=100_000, whole=True)
+        number("seed", self.seed, low=0, high=2**31 - 1, whole=True)
+        number("min_devices", self.min_devices, low=1, high=100_000, whole=True)
+        if self.max_devices is not None:
+            number("max_devices", self.max_devices, low=self.min_devices, high=100_000, whole=True)
+        number("quorum", self.quorum, low=0.01, high=1.0)
+        number("round_deadline_s", self.round_deadline_s, low=1.0, high=30 * 86_400.0)
+        number("max_norm_ratio", self.max_norm_ratio, low=1.0, high=1e6)
+        number("evaluate_every", self.evaluate_every, low=0, high=100_000, whole=True)
+        self._check_plan()
+        if self.init_from is not None and (len(self.init_from) != 64 or not set(self.init_from) <= _DIGEST):
+            raise InvalidInput("invalid_run", "init_from must be a digest: 64 lower-case hexadecimal digits")
+        self.rule()
+
+    def _check_plan(self) -> None:
+        for name, value in self.plan.items():
+            if name not in PLAN_RANGES:
+                known = ", ".join(PLAN_RANGES)
+                raise InvalidInput("invalid_run", f"plan has no field {name!r}; fields: {known}", field=f"plan.{name}")
+            low, high = PLAN_RANGES[name]
+            number(f"plan.{name}", value, low=low, high=high, whole=name in _WHOLE)
+
+    def rule(self) -> strategies.Rule:
+        """The strategy, validated."""
+        return strategies.load(self.strategy, self.strategy_options)
+
+    def resolved(self, recipe: Recipe) -> RunSpec:
+        """With the recipe's defaults filled in; raises InvalidInput ``unknown_size`` or ``invalid_run``."""
+        if self.size not in recipe.sizes:
+            known = ", ".join(recipe.sizes)
+            raise InvalidInput("unknown_size", f"recipe {recipe.name} has no size {self.size!r}; sizes: {known}")
+        rounds = self.rounds if self.rounds is not None else recipe.rounds.get(self.size, 10)
+        return replace(self, rounds=rounds, strategy_options=self.rule().options_json())
+
+    def train_plan(self, recipe: Recipe, round_number: int) -> TrainPlan:
+        """The plan of one round (from 1): learning rate by half a cosine over the run, a seed of its own.
+
+        Order: the recipe's defaults for the size, then what the strategy decides, then what the run asks for.
+        """
+        merged = {**asdict(recipe.plans.get(self.size, TrainPlan())), **self.rule().plan, **self.plan}
+        decay = 0.5 * (1 + math.cos(math.pi * (round_number - 1) / self.total_rounds))
+        merged["learning_rate"] *= decay
+        merged["seed"] = self.seed * 1_000_003 + round_number
+        return TrainPlan(**merged)
+
+    @property
+    def total_rounds(self) -> int:
+        """The number of training rounds of a resolved spec."""
+        assert self.rounds is not None, "the spec was not resolved against its recipe"
+        return self.rounds
+
+    def as_json(self) -> dict[str, Any]:
+        """For the run's row."""
+        return {**asdict(self), "tags": list(self.tags), "exclude_tags": list(self.exclude_tags)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> RunSpec:
+        """Inverse of :meth:`as_json`; raises InvalidInput ``invalid_run`` for unknown or missing fields."""
+        if unknown := sorted(set(value) - {f.name for f in fields(cls)}):
+            raise InvalidInput("invalid_run", f"a run has no field {unknown[0]!r}", field=unknown[0])
+        if "recipe" not in value:
+            raise InvalidInput("invalid_run", "a run names its recipe", field="recipe")
+        return cls(**value)

@@ -1,0 +1,1 @@
+"""Aggregation strategies by name, one file each; ``base`` says how to add one."""
