@@ -25,7 +25,7 @@ def hello(session: Session, device_id: str, greeting: Hello, *, now: datetime, l
     check_hello(greeting)
     device = require_admitted(session, device_id, lock=True)
     if not is_online(device, now):
-        events.record(session, "device.online", "device", device_id, actor=device_id, name=device.name)
+        events.record(session, "device.online", "device", device_id, actor=f"device:{device_id}", name=device.name)
     if device.state == DeviceState.PENDING:
         device.state = DEVICE.check(DeviceState.PENDING, DeviceState.ACTIVE)
     if device.boot_id != greeting.boot_id:
@@ -53,7 +53,7 @@ def disconnected(session: Session, device_id: str, boot_id: str, *, now: datetim
     device = session.get(Device, device_id, with_for_update=True)
     if device is not None and device.boot_id == boot_id and is_online(device, now):
         device.lease_until, device.last_seen_at = now, now
-        events.record(session, "device.offline", "device", device_id, actor=device_id, name=device.name)
+        events.record(session, "device.offline", "device", device_id, actor=f"device:{device_id}", name=device.name)
 
 
 def set_attributes(session: Session, device_id: str, attributes: Mapping[str, Scalar]) -> None:

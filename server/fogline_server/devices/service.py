@@ -140,7 +140,15 @@ def enroll(
         session.flush()
     except IntegrityError as error:  # another device of that name enrolled this instant
         raise Conflict("device_name_taken", f"a device named {device_name!r} exists", name=device_name) from error
-    events.record(session, "device.enrolled", "device", device.id, actor=device.id, name=device_name, token_id=token_id)
+    events.record(
+        session,
+        "device.enrolled",
+        "device",
+        device.id,
+        actor=f"device:{device.id}",
+        name=device_name,
+        token_id=token_id,
+    )
     return Certificate(
         device_id=device.id,
         certificate_pem=certificate_pem,
@@ -169,7 +177,9 @@ def renew(
     certificate_pem, device.certificate_serial, device.certificate_until = authority.sign_device(
         csr_pem, common_name=device.id, days=days, now=now
     )
-    events.record(session, "device.renewed", "device", device.id, actor=device.id, serial=device.certificate_serial)
+    events.record(
+        session, "device.renewed", "device", device.id, actor=f"device:{device.id}", serial=device.certificate_serial
+    )
     return Certificate(
         device_id=device.id, certificate_pem=certificate_pem, ca_pem=authority.ca_pem, gateway_target=gateway_target
     )

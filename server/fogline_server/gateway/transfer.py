@@ -1,0 +1,153 @@
+"""Blobs over the gateway: downloads that resume, uploads that count once."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from fogline_server.blobs.store import Blob
+from fogline_server.db.base import utc_now
+from fogline_server.devices.service import require_admitted
+from fogline_server.gateway.parts import Parts
+from fogline_server.jobs.doorbell import RUN
+from fogline_server.rollouts import desired
+from fogline_server.training import offers
+from fogline_shared.errors import Exhausted, InvalidInput, NotFound, Unavailable
+from fogline_shared.proto import edge_pb2 as pb
+from fogline_shared.protocol import TaskReply
+from fogline_shared.wire import reply_from_pb
+
+CHUNK = 1 << 20
+
+
+class Transfer:
+    """Serves Fetch and Upload. ``close`` waits for uploads that are being written."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._writers = ThreadPoolExecutor(parts.options.uploads, thread_name_prefix="upload")
+
+    async def fetch(self, device_id: str, request: pb.FetchRequest, context: Any) -> None:
+        """Send a blob the device may read, from an offset. Raises NotFound ``blob_not_found``, InvalidInput ``bad_offset``."""
+        await self._parts.read(partial(_may_read, device_id, request.digest))
+        size = await asyncio.to_thread(self._parts.blobs.size, request.digest)
+        if request.offset > size:
+            raise InvalidInput("bad_offset", f"offset {request.offset} of a blob of {size} bytes", size=size)
+        chunks = self._parts.blobs.chunks(request.digest, request.offset, chunk=CHUNK)
+        while data := await asyncio.to_thread(next, chunks, b""):
+            await context.write(pb.Chunk(data=data))
+
+    async def upload(self, device_id: str, messages: AsyncIterator[pb.UploadMessage]) -> pb.UploadReceipt:
+        """Store a reply's blob, then the reply; a second time changes nothing and says so.
+
+        Raises NotFound ``task_unknown``; Exhausted ``reply_too_large``, ``blob_too_large``, ``disk_full``; Corrupt
+        ``digest_mismatch``; InvalidInput ``size_mismatch``, ``malformed_frame``. Nothing is stored on an error.
+        """
+        reply = await self._header(messages)
+        task = await self._parts.read(partial(_task, device_id, reply.task_id))
+        if reply.size > task.max_reply_bytes:
+            raise Exhausted(
+                "reply_too_large",
+                f"{reply.size} bytes where {task.max_reply_bytes} are allowed",
+                limit=task.max_reply_bytes,
+            )
+        if reply.digest:
+            blob = await self._store(messages, digest=reply.digest, limit=task.max_reply_bytes)
+            if blob.size != reply.size:
+                raise InvalidInput("size_mismatch", f"{blob.size} bytes came where {reply.size} were announced")
+        duplicate = await self._parts.write(partial(_receive, device_id, reply), RUN + task.run_id)
+        return pb.UploadReceipt(duplicate=duplicate, status="ACCEPTED")
+
+    def close(self) -> None:
+        """Let no more uploads begin and wait for the ones being written."""
+        self._writers.shutdown(wait=True, cancel_futures=True)
+
+    async def _header(self, messages: AsyncIterator[pb.UploadMessage]) -> TaskReply:
+        async with asyncio.timeout(self._parts.options.idle_s):
+            first = await anext(messages, None)
+        if first is None or first.WhichOneof("body") != "header":
+            raise InvalidInput("malformed_frame", "an upload begins with its header")
+        return reply_from_pb(first.header)
+
+    async def _store(self, messages: AsyncIterator[pb.UploadMessage], *, digest: str, limit: int) -> Blob:
+        loop = asyncio.get_running_loop()
+        feed = _Feed(loop)
+        stored = loop.run_in_executor(self._writers, partial(self._parts.blobs.put, feed, expect=digest, limit=limit))
+        stored.add_done_callback(feed.consumer_is_gone)
+        try:
+            while (data := await self._data(messages)) is not None and not stored.done():
+                await feed.put(data)
+            feed.finish()
+            return await stored
+        except BaseException:
+            feed.abandon()
+            raise
+
+    async def _data(self, messages: AsyncIterator[pb.UploadMessage]) -> bytes | None:
+        async with asyncio.timeout(self._parts.options.idle_s):
+            message = await anext(messages, None)
+        if message is None:
+            return None
+        if message.WhichOneof("body") != "data":
+            raise InvalidInput("malformed_frame", "after its header an upload is data")
+        return message.data
+
+
+class _Feed(Iterator[bytes]):
+    """Chunks from the event loop to a thread, at most four ahead."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._room = asyncio.Semaphore(4)
+        # None: the end; an exception: the sender is gone.
+        self._items: queue.SimpleQueue[bytes | Exception | None] = queue.SimpleQueue()
+
+    async def put(self, data: bytes) -> None:
+        await self._room.acquire()
+        self._items.put(data)
+
+    def finish(self) -> None:
+        self._items.put(None)
+
+    def abandon(self) -> None:
+        """Let the thread give up, so that it removes what it has written."""
+        self._items.put(Unavailable("upload_broken", "the upload ended early"))
+
+    def consumer_is_gone(self, stored: asyncio.Future[Blob]) -> None:
+        """Wake a sender that waits for room: there will be none."""
+        self._room.release()
+        if not stored.cancelled():
+            # Somebody looks at it, so that an abandoned upload is no "exception never retrieved".
+            stored.exception()
+
+    def __next__(self) -> bytes:
+        item = self._items.get()
+        if isinstance(item, Exception):
+            raise item
+        if item is None:
+            raise StopIteration
+        self._loop.call_soon_threadsafe(self._room.release)
+        return item
+
+
+def _may_read(device_id: str, digest: str, session: Session) -> None:
+    require_admitted(session, device_id)
+    if not (offers.reads(session, device_id, digest) or desired.reads(session, device_id, digest)):
+        # The same answer as for a blob that does not exist: what exists is nobody's business.
+        raise NotFound("blob_not_found", f"no blob {digest[:80]!r} for this device")
+
+
+def _task(device_id: str, task_id: str, session: Session) -> offers.UploadTask:
+    require_admitted(session, device_id)
+    return offers.task_for_upload(session, device_id, task_id)
+
+
+def _receive(device_id: str, reply: TaskReply, session: Session) -> bool:
+    require_admitted(session, device_id)
+    return offers.receive(session, device_id, reply, now=utc_now())
