@@ -86,6 +86,10 @@ class Journal:
         finally:
             self.ledger = ledger
 
+    def forget(self) -> None:
+        """Start anew, so that the next sync brings the device to its desired state again."""
+        self.write(Ledger())
+
 
 def _ledger_from(raw: Any) -> Ledger:
     if raw is None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fogline_client import durable
-from fogline_shared.errors import Corrupt, NotFound
+from fogline_shared.errors import Corrupt
 
 NAMES = ("A", "B")
 
@@ -42,7 +42,7 @@ class Slots:
         return self._root / slot / "model.onnx"
 
     def active(self) -> Pointer | None:
-        """The pointer; None when no model is active. Raises Corrupt ``bad_slot_pointer``."""
+        """The pointer; None when no model is active. Raises Corrupt ``bad_pointer``."""
         return read_active(self._root)
 
     def spare(self) -> str:
@@ -74,23 +74,14 @@ class Slots:
 
 
 def read_active(root: Path) -> Pointer | None:
-    """The pointer of the slots below ``root``, for readers in other processes. Raises Corrupt ``bad_slot_pointer``."""
-    raw = durable.read_json(root / "active", code="bad_slot_pointer")
+    """The pointer of the slots below ``root``, for readers in other processes. Raises Corrupt ``bad_pointer``."""
+    raw = durable.read_json(root / "active", code="bad_pointer")
     if raw is None:
         return None
     try:
         pointer = Pointer(slot=raw["slot"], digest=raw["digest"])
     except (TypeError, KeyError) as error:
-        raise Corrupt("bad_slot_pointer", f"{root / 'active'} lacks slot or digest") from error
+        raise Corrupt("bad_pointer", f"{root / 'active'} lacks slot or digest") from error
     if pointer.slot not in NAMES:
-        raise Corrupt("bad_slot_pointer", f"{root / 'active'} names slot {pointer.slot!r}")
+        raise Corrupt("bad_pointer", f"{root / 'active'} names slot {pointer.slot!r}")
     return pointer
-
-
-def active_model(state_dir: Path) -> tuple[Path, str]:
-    """Path and digest of the active model of an agent; raises NotFound ``no_active_model``."""
-    root = state_dir / "slots"
-    pointer = read_active(root)
-    if pointer is None:
-        raise NotFound("no_active_model", f"no model is active in {state_dir}")
-    return root / pointer.slot / "model.onnx", pointer.digest

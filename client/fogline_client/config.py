@@ -1,0 +1,122 @@
+"""The agent's settings: written by ``fogline-agent enroll``, overridden by the options of ``fogline-agent run``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fogline_client import durable
+from fogline_shared.enrollment import check_device_name
+from fogline_shared.errors import Corrupt, InvalidInput
+from fogline_shared.protocol import Scalar
+
+DEFAULT_PORT = 8480
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentConfig:
+    """Validated at construction; raises InvalidInput ``bad_device_name`` or ``bad_port``."""
+
+    name: str
+    device_class: str = "generic"
+    # Empty: the device infers but does not train.
+    recipe: str = ""
+    recipe_options: Mapping[str, str] = field(default_factory=dict)
+    serve_host: str = "127.0.0.1"
+    # 0: any free port; -1: no TCP.
+    serve_port: int = DEFAULT_PORT
+    # Empty: agent.sock in the state folder.
+    serve_socket: str = ""
+    # Empty: others bring the examples, over the local protocol.
+    source: str = ""
+    source_options: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, Scalar] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_device_name(self.name)
+        if not -1 <= self.serve_port <= 65535:
+            raise InvalidInput("bad_port", f"a port is 0 to 65535, or -1 for none; got {self.serve_port}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateDir:
+    """Where everything lies below the agent's folder."""
+
+    root: Path
+
+    def create(self) -> None:
+        """Make the folder, for this user only; raises Exhausted ``disk_full``."""
+        with durable.full_disk_named(self.root):
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    @property
+    def config(self) -> Path:
+        return self.root / "agent.json"
+
+    @property
+    def identity(self) -> Path:
+        return self.root / "identity.json"
+
+    @property
+    def slots(self) -> Path:
+        return self.root / "slots"
+
+    @property
+    def journal(self) -> Path:
+        return self.root / "journal.json"
+
+    @property
+    def spool(self) -> Path:
+        return self.root / "spool.db"
+
+    @property
+    def incoming(self) -> Path:
+        return self.root / "incoming"
+
+    @property
+    def outbox(self) -> Path:
+        return self.root / "outbox"
+
+    @property
+    def training(self) -> Path:
+        return self.root / "training"
+
+    @property
+    def status(self) -> Path:
+        return self.root / "status.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "agent.lock"
+
+
+def save(config: AgentConfig, path: Path) -> None:
+    """Replace the file; raises Exhausted ``disk_full``."""
+    durable.write_json(path, asdict(config))
+
+
+def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> AgentConfig:
+    """Read the file and lay ``overrides`` over it.
+
+    Raises InvalidInput ``not_configured`` when there is none, Corrupt ``bad_config`` when it cannot be understood.
+    """
+    raw = durable.read_json(path, code="bad_config")
+    if raw is None:
+        raise InvalidInput("not_configured", f"no {path}: run `fogline-agent enroll TOKEN` first")
+    try:
+        return AgentConfig(**{**raw, **(overrides or {})})
+    except TypeError as error:
+        raise Corrupt("bad_config", f"{path}: {error}", path=str(path)) from error
+
+
+def pairs(texts: Sequence[str]) -> dict[str, str]:
+    """``["a=1", "b=2"]`` as a mapping; raises InvalidInput ``bad_option``."""
+    result = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise InvalidInput("bad_option", f"an option is written name=value, got {text!r}")
+        result[key] = value
+    return result

@@ -1,0 +1,46 @@
+"""Trade a token for an identity, and an identity near its end for the next one."""
+
+from __future__ import annotations
+
+import grpc
+
+from fogline_client import channel
+from fogline_client.identity import Identity, new_key, pem_of
+from fogline_shared import wire
+from fogline_shared.enrollment import PrintableToken, build_csr
+from fogline_shared.proto import edge_pb2 as pb
+from fogline_shared.proto.edge_pb2_grpc import EdgeStub, EnrollmentStub
+
+_TIMEOUT_S = 20.0
+
+
+async def enroll(text: str, *, device_name: str, device_class: str) -> Identity:
+    """Use a token. The private key never leaves this device.
+
+    Raises InvalidInput ``token_malformed`` or ``bad_device_name``, Unauthenticated ``token_unknown``, ``token_used``,
+    ``token_expired`` …, Conflict ``device_name_taken``, Unavailable ``gateway_unavailable``.
+    """
+    token = PrintableToken.decode(text)
+    key = new_key()
+    request = pb.EnrollRequest(
+        token=text.strip(), device_name=device_name, csr_pem=build_csr(key, device_name), device_class=device_class
+    )
+    async with channel.server_tls(token.enroll_target, token.ca_pem) as open_channel:
+        try:
+            issued = await EnrollmentStub(open_channel).Enroll(request, timeout=_TIMEOUT_S)
+        except grpc.aio.AioRpcError as failure:
+            raise channel.error_of(failure) from failure
+    return Identity.of(wire.certificate_from_pb(issued), device_name=device_name, key_pem=pem_of(key))
+
+
+async def renew(identity: Identity) -> Identity:
+    """The next identity of the same device, with a fresh key; raises as the gateway answers."""
+    key = new_key()
+    async with channel.mutual_tls(identity) as open_channel:
+        try:
+            issued = await EdgeStub(open_channel).Renew(
+                pb.RenewRequest(csr_pem=build_csr(key, identity.device_name)), timeout=_TIMEOUT_S
+            )
+        except grpc.aio.AioRpcError as failure:
+            raise channel.error_of(failure) from failure
+    return Identity.of(wire.certificate_from_pb(issued), device_name=identity.device_name, key_pem=pem_of(key))

@@ -1,0 +1,93 @@
+"""A device's identity: its private key and the certificate that the coordinator issued for it, in one file, mode 0600.
+
+Key and certificate change together or not at all, since they are one file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fogline_client import durable
+from fogline_shared.errors import Corrupt, Unauthenticated
+from fogline_shared.protocol import Certificate
+
+# A certificate is renewed when this share of its life is over.
+RENEW_AFTER = 2 / 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Who this device is. PEM texts; ``gateway_target`` is ``host:port``."""
+
+    device_id: str
+    device_name: str
+    key_pem: str
+    certificate_pem: str
+    ca_pem: str
+    gateway_target: str
+
+    @classmethod
+    def of(cls, certificate: Certificate, *, device_name: str, key_pem: bytes) -> Identity:
+        """From what the coordinator issued for our key."""
+        return cls(
+            device_id=certificate.device_id,
+            device_name=device_name,
+            key_pem=key_pem.decode(),
+            certificate_pem=certificate.certificate_pem.decode(),
+            ca_pem=certificate.ca_pem.decode(),
+            gateway_target=certificate.gateway_target,
+        )
+
+    @property
+    def expires_at(self) -> datetime:
+        """End of the certificate's life."""
+        return self._parsed().not_valid_after_utc
+
+    def renewal_at(self) -> datetime:
+        """When to ask for the next certificate."""
+        parsed = self._parsed()
+        return parsed.not_valid_before_utc + RENEW_AFTER * (parsed.not_valid_after_utc - parsed.not_valid_before_utc)
+
+    def renewal_due(self, now: datetime) -> bool:
+        """Whether that time has come."""
+        return now >= self.renewal_at()
+
+    def _parsed(self) -> x509.Certificate:
+        return x509.load_pem_x509_certificate(self.certificate_pem.encode())
+
+
+def new_key() -> ec.EllipticCurvePrivateKey:
+    """A fresh P-256 key."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def pem_of(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """PKCS #8, unencrypted: the file's mode protects it."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def save(identity: Identity, path: Path) -> None:
+    """Replace the file; raises Exhausted ``disk_full``."""
+    durable.write_json(path, asdict(identity), mode=0o600)
+
+
+def load(path: Path) -> Identity:
+    """Read the file; raises Unauthenticated ``not_enrolled``, Corrupt ``bad_identity``."""
+    raw: Any = durable.read_json(path, code="bad_identity")
+    if raw is None:
+        raise Unauthenticated("not_enrolled", f"no identity in {path.parent}: run `fogline-agent enroll TOKEN` first")
+    try:
+        identity = Identity(**raw)
+        identity.renewal_due(datetime.now(UTC))
+    except (TypeError, ValueError) as error:
+        raise Corrupt("bad_identity", f"{path} is not an identity: {error}", path=str(path)) from error
+    return identity

@@ -1,0 +1,178 @@
+"""The stream to the coordinator: hello, reports and telemetry out; desired state, tasks, pace and acks in.
+
+Everything that matters is on disk before it is sent and stays there until it is acknowledged, so a stream may break at any
+moment. Reconnects are jittered; the coordinator dictates the window.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import grpc
+import structlog
+
+from fogline_client import channel, transfer
+from fogline_client.identity import Identity
+from fogline_client.telemetry.spool import Spool
+from fogline_shared import wire
+from fogline_shared.backoff import full_jitter
+from fogline_shared.errors import FoglineError, InvalidInput, Unavailable
+from fogline_shared.proto.edge_pb2_grpc import EdgeStub
+from fogline_shared.protocol import Ack, CloudFrame, DesiredState, Hello, Pace, Scalar, TaskOffer, TaskReply
+
+log = structlog.get_logger()
+
+DEFAULT_PACE = Pace(reconnect_min_s=0.0, reconnect_max_s=2.0, telemetry_every_s=10.0)
+# The longest wait between two attempts, when the coordinator stays away.
+_LONGEST_WAIT_S = 60.0
+# How often the coordinator may refuse the stream as malformed before the frame at its head is dropped.
+_MAX_REFUSALS = 3
+_BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncParts:
+    """What the stream carries, and where what arrives goes. The callbacks run on the event loop and must not block."""
+
+    identity: Callable[[], Identity]
+    hello: Callable[[], Hello]
+    spool: Spool
+    on_desired: Callable[[DesiredState], None]
+    on_task: Callable[[TaskOffer], None]
+    rng: Random
+
+
+class Sync:
+    """One connection at a time, for ever."""
+
+    def __init__(self, parts: SyncParts) -> None:
+        self._p = parts
+        self.pace = DEFAULT_PACE
+        self.online = asyncio.Event()
+        self.last_error: FoglineError | None = None
+        self._channel: grpc.aio.Channel | None = None
+        self._wake = asyncio.Event()
+        self._attributes: Mapping[str, Scalar] | None = None
+        self._refused = (0, 0)
+
+    def wake(self) -> None:
+        """There is something new in the spool. Call on the event loop."""
+        self._wake.set()
+
+    def tell_attributes(self, attributes: Mapping[str, Scalar]) -> None:
+        """Send changed facts about this device now; hello carries them after a reconnect."""
+        self._attributes = attributes
+        self._wake.set()
+
+    async def reconnect(self) -> None:
+        """Drop the connection, for a new certificate; :meth:`run` opens the next."""
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def run(self) -> None:
+        """Connect, exchange frames, lose the connection, wait, again."""
+        waits = self._waits()
+        while True:
+            self._channel = channel.mutual_tls(self._p.identity())
+            try:
+                await self._session(self._channel)
+                self.last_error = None
+            except FoglineError as error:
+                self._note(error)
+            finally:
+                if self.online.is_set():
+                    self.online.clear()
+                    waits = self._waits()
+                await self._channel.close()
+            await asyncio.sleep(next(waits))
+
+    async def fetch(self, digest: str, size: int, target: Path) -> None:
+        """:func:`transfer.fetch` over the open connection; waits for one."""
+        await transfer.fetch(await self._connection(), digest, size, target)
+
+    async def upload(self, reply: TaskReply, blob: Path | None) -> bool:
+        """:func:`transfer.upload` over the open connection; waits for one."""
+        return await transfer.upload(await self._connection(), reply, blob)
+
+    async def _connection(self) -> grpc.aio.Channel:
+        await self.online.wait()
+        if self._channel is None:
+            raise Unavailable("offline", "there is no connection to the coordinator")
+        return self._channel
+
+    def _waits(self) -> Iterator[float]:
+        spread = max(self.pace.reconnect_max_s - self.pace.reconnect_min_s, 0.1)
+        for wait_s in full_jitter(self._p.rng, base_s=spread, cap_s=max(spread, _LONGEST_WAIT_S)):
+            yield self.pace.reconnect_min_s + wait_s
+
+    async def _session(self, open_channel: grpc.aio.Channel) -> None:
+        call = EdgeStub(open_channel).Sync()
+        sender = asyncio.create_task(self._send(call))
+        try:
+            async with aclosing(_frames(call)) as frames:
+                async for frame in frames:
+                    self.online.set()
+                    self._take(frame)
+        finally:
+            sender.cancel()
+            with suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await sender
+            call.cancel()
+
+    async def _send(self, call: grpc.aio.StreamStreamCall) -> None:
+        hello = self._p.hello()
+        await call.write(wire.device_frame_to_pb(hello))
+        sent = 0
+        while True:
+            self._wake.clear()
+            if self._attributes is not None:
+                attributes, self._attributes = self._attributes, None
+                await call.write(wire.device_frame_to_pb(attributes))
+            batch = await asyncio.to_thread(self._p.spool.pending, after=sent, limit=_BATCH)
+            for frame in batch:
+                await call.write(wire.device_frame_to_pb(frame))
+                sent = frame.seq
+            if not batch:
+                await self._wake.wait()
+
+    def _take(self, frame: CloudFrame) -> None:
+        match frame:
+            case DesiredState():
+                self._p.on_desired(frame)
+            case TaskOffer():
+                self._p.on_task(frame)
+            case Pace():
+                self.pace = frame
+            case Ack():
+                self._p.spool.ack(frame.seq)
+                self._refused = (0, 0)
+
+    def _note(self, error: FoglineError) -> None:
+        """Log a change of reason once, not at every attempt, and drop a frame that the coordinator cannot take."""
+        if self.last_error is None or self.last_error.code != error.code:
+            log.warning("not connected", code=error.code, reason=error.message)
+        self.last_error = error
+        if not isinstance(error, InvalidInput):
+            return
+        head = next(iter(self._p.spool.pending(after=0, limit=1)), None)
+        if head is None:
+            return
+        seq, refusals = self._refused
+        self._refused = (head.seq, refusals + 1 if seq == head.seq else 1)
+        if self._refused[1] >= _MAX_REFUSALS:
+            log.error("frame dropped: the coordinator refuses it", seq=head.seq, code=error.code)
+            self._p.spool.ack(head.seq)
+
+
+async def _frames(call: grpc.aio.StreamStreamCall) -> AsyncGenerator[CloudFrame, None]:
+    """What the coordinator sends, until it ends the stream; raises what it meant when it broke."""
+    try:
+        while (message := await call.read()) is not grpc.aio.EOF:
+            yield wire.cloud_frame_from_pb(message)
+    except grpc.aio.AioRpcError as failure:
+        raise channel.error_of(failure) from failure

@@ -1,0 +1,156 @@
+"""Answers the coordinator's tasks, one at a time: fetch what a task reads, let the training child work, keep the reply, send it.
+
+An agent killed meanwhile is simply offered the task again; a reply that exists is sent again until it is acknowledged, and
+the coordinator counts it once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from fogline_client.outbox import Outbox
+from fogline_shared.errors import ErrorKind, Exhausted, FoglineError, InvalidInput
+from fogline_shared.protocol import TaskOffer, TaskReply
+
+log = structlog.get_logger()
+
+
+class Host(Protocol):
+    """What trains (``fogline_client.training.host.TrainingHost``)."""
+
+    async def run(self, offer: TaskOffer, blobs: Mapping[str, Path]) -> tuple[Path | None, TaskReply]:
+        """Work on a task; ``blobs`` by record name. Returns where the reply's arrays lie, and its header."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskParts:
+    """What the tasks work on. ``recipe``: the one this device is configured for; empty: it does not train."""
+
+    recipe: str
+    host: Host | None
+    outbox: Outbox
+    blobs: Path
+    fetch: Callable[[str, int, Path], Awaitable[None]]
+    upload: Callable[[TaskReply, Path | None], Awaitable[bool]]
+    waits: Callable[[], Iterator[float]]
+    clock: Callable[[], float] = time.time
+
+
+class Tasks:
+    """The queue of tasks and the loop that sends replies."""
+
+    def __init__(self, parts: TaskParts) -> None:
+        self._p = parts
+        self._queue: asyncio.Queue[TaskOffer] = asyncio.Queue()
+        self._replies = asyncio.Event()
+        self._known = {reply.task_id for reply in parts.outbox.replies()}
+        if self._known:
+            self._replies.set()
+        self.current = ""
+
+    def known(self) -> Sequence[str]:
+        """Task ids that are queued, under way or answered here: not to be offered again."""
+        return sorted(self._known)
+
+    def offer(self, offer: TaskOffer) -> None:
+        """Queue a task; one that is known is ignored."""
+        if offer.task_id not in self._known:
+            self._known.add(offer.task_id)
+            self._queue.put_nowait(offer)
+
+    async def run(self) -> None:
+        """Work and send, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._work())
+            group.create_task(self._send())
+
+    async def _work(self) -> None:
+        while True:
+            offer = await self._queue.get()
+            left_s = offer.deadline - self._p.clock()
+            if left_s <= 0:
+                self._known.discard(offer.task_id)
+                continue
+            self.current = offer.task_id
+            log.info("task", task=offer.task_id, kind=offer.kind, round=offer.round)
+            try:
+                async with asyncio.timeout(left_s):
+                    blob, reply = await self._answer(offer)
+                await asyncio.to_thread(self._p.outbox.keep, reply, blob)
+                self._replies.set()
+            except TimeoutError:
+                log.warning("task not done in time", task=offer.task_id)
+                self._known.discard(offer.task_id)
+            except FoglineError as error:
+                # Not even the reply could be kept: the task is offered again with the next sync.
+                log.warning("reply not kept", task=offer.task_id, code=error.code, reason=error.message)
+                self._known.discard(offer.task_id)
+            finally:
+                self.current = ""
+
+    async def _answer(self, offer: TaskOffer) -> tuple[Path | None, TaskReply]:
+        """Work on a task. Whatever goes wrong here is the device's answer, with a code, and not an exception."""
+        try:
+            if self._p.host is None or offer.recipe != self._p.recipe:
+                known = self._p.recipe or "none"
+                raise InvalidInput("recipe_not_here", f"the task is for {offer.recipe!r}, this device trains {known!r}")
+            blobs = {blob.record: self._p.blobs / blob.digest for blob in offer.blobs}
+            await asyncio.to_thread(self._prune, {path.name for path in blobs.values()})
+            for blob in offer.blobs:
+                await self._fetch(blob.digest, blob.size)
+            path, reply = await self._p.host.run(offer, blobs)
+            if reply.size > offer.max_reply_bytes:
+                raise Exhausted("reply_too_large", f"{reply.size} bytes, allowed are {offer.max_reply_bytes}")
+            return path, reply
+        except FoglineError as error:
+            log.warning("task failed", task=offer.task_id, code=error.code, reason=error.message)
+            return None, TaskReply(
+                task_id=offer.task_id,
+                digest="",
+                size=0,
+                records_json="{}",
+                error_code=error.code,
+                error_message=error.message,
+            )
+
+    async def _fetch(self, digest: str, size: int) -> None:
+        for wait_s in self._p.waits():
+            try:
+                await self._p.fetch(digest, size, self._p.blobs / digest)
+                return
+            except FoglineError as error:
+                if error.kind is not ErrorKind.UNAVAILABLE:
+                    raise
+                await asyncio.sleep(wait_s)
+
+    def _prune(self, needed: set[str]) -> None:
+        """Keep what this task reads (the teacher serves many rounds), also half downloaded; the rest is past rounds'."""
+        self._p.blobs.mkdir(parents=True, exist_ok=True)
+        for path in self._p.blobs.iterdir():
+            if path.name.removesuffix(".part") not in needed:
+                path.unlink(missing_ok=True)
+
+    async def _send(self) -> None:
+        waits = self._p.waits()
+        while True:
+            await self._replies.wait()
+            self._replies.clear()
+            for reply in await asyncio.to_thread(self._p.outbox.replies):
+                try:
+                    await self._p.upload(reply, self._p.outbox.blob(reply))
+                except FoglineError as error:
+                    if error.kind in (ErrorKind.UNAVAILABLE, ErrorKind.EXHAUSTED, ErrorKind.UNAUTHENTICATED):
+                        self._replies.set()
+                        await asyncio.sleep(next(waits))
+                        break
+                    log.warning("reply refused", task=reply.task_id, code=error.code, reason=error.message)
+                waits = self._p.waits()
+                self._p.outbox.done(reply.task_id)
+                self._known.discard(reply.task_id)

@@ -1,0 +1,98 @@
+"""Counts predictions per artifact. ``observe`` is on the path of every prediction: a lock and a few additions."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fogline_client.inference.values import Observation
+from fogline_shared.protocol import TelemetryWindow
+from fogline_shared.sketch import Sketch
+
+# Where a run of distinct wrong labels would otherwise grow the counts without bound.
+MAX_CLASSES = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """All that an artifact did since this process started."""
+
+    predictions: int = 0
+    errors: int = 0
+
+
+@dataclass(kw_only=True)
+class _Tally:
+    start: float
+    predictions: int = 0
+    errors: int = 0
+    labelled: int = 0
+    correct: int = 0
+    latency_us: Sketch = field(default_factory=Sketch)
+    confidence_pct: Sketch = field(default_factory=Sketch)
+    class_counts: list[int] = field(default_factory=list)
+
+    def add(self, seen: Observation) -> None:
+        self.predictions += 1
+        if math.isfinite(seen.latency_us):
+            self.latency_us.add(seen.latency_us)
+        if seen.truth is not None:
+            self.labelled += 1
+        if seen.error:
+            self.errors += 1
+            return
+        self.confidence_pct.add(100.0 * seen.confidence)
+        self.correct += seen.truth is not None and seen.truth == seen.label
+        if 0 <= seen.label < MAX_CLASSES:
+            self.class_counts.extend([0] * (seen.label + 1 - len(self.class_counts)))
+            self.class_counts[seen.label] += 1
+
+
+class Recorder:
+    """Thread-safe. Times are Unix seconds, given by the caller when it cuts."""
+
+    def __init__(self, *, now: float) -> None:
+        self._lock = threading.Lock()
+        self._since = now
+        self._tallies: dict[str, _Tally] = {}
+        self._health: dict[str, tuple[int, int]] = {}
+
+    def observe(self, seen: Observation) -> None:
+        """Count one prediction (one that failed has an ``error``)."""
+        with self._lock:
+            tally = self._tallies.get(seen.digest)
+            if tally is None:
+                tally = self._tallies[seen.digest] = _Tally(start=self._since)
+            tally.add(seen)
+            predictions, errors = self._health.get(seen.digest, (0, 0))
+            self._health[seen.digest] = (predictions + 1, errors + bool(seen.error))
+
+    def health(self, digest: str) -> Health:
+        """What the artifact did since this process started."""
+        with self._lock:
+            predictions, errors = self._health.get(digest, (0, 0))
+        return Health(predictions=predictions, errors=errors)
+
+    def cut(self, *, now: float, boot_id: str) -> Sequence[TelemetryWindow]:
+        """End the window: one per artifact that predicted, without a sequence number yet. A quiet window is none."""
+        with self._lock:
+            tallies, self._tallies, self._since = self._tallies, {}, now
+        return [
+            TelemetryWindow(
+                boot_id=boot_id,
+                seq=0,
+                artifact_digest=digest,
+                start=tally.start,
+                end=now,
+                predictions=tally.predictions,
+                errors=tally.errors,
+                labelled=tally.labelled,
+                correct=tally.correct,
+                latency_us=tally.latency_us,
+                confidence_pct=tally.confidence_pct,
+                class_counts=tuple(tally.class_counts),
+            )
+            for digest, tally in tallies.items()
+        ]

@@ -1,0 +1,100 @@
+"""Blobs over the gateway: downloads that resume and are believed only by their digest, uploads of replies."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+
+from fogline_client import channel, durable
+from fogline_shared import wire
+from fogline_shared.errors import Corrupt, Unavailable
+from fogline_shared.proto import edge_pb2 as pb
+from fogline_shared.proto.edge_pb2_grpc import EdgeStub
+from fogline_shared.protocol import TaskReply
+
+# A transfer that brings nothing for this long is given up and resumed.
+_STALL_S = 30.0
+_CHUNK = 1 << 20
+
+
+async def fetch(open_channel: grpc.aio.Channel, digest: str, size: int, target: Path) -> None:
+    """Bring a blob to ``target``: whole, flushed to disk, its SHA-256 checked. Continues an earlier, broken download.
+
+    Raises Corrupt ``digest_mismatch`` (the partial file is then discarded) or ``blob_too_long``, Exhausted ``disk_full``,
+    Unavailable ``transfer_stalled`` or ``transfer_cut``, and whatever the gateway answers.
+    """
+    if target.exists() and await asyncio.to_thread(durable.digest_of, target) == digest:
+        return
+    part = target.with_name(target.name + ".part")
+    with durable.full_disk_named(part):
+        part.parent.mkdir(parents=True, exist_ok=True)
+        await _receive(open_channel, digest, size, part)
+        await asyncio.to_thread(durable.move, part, target)
+
+
+async def _receive(open_channel: grpc.aio.Channel, digest: str, size: int, part: Path) -> None:
+    with part.open("ab") as file:
+        sha, offset = await asyncio.to_thread(_hash_so_far, part)
+        if offset < size:
+            async for data in _chunks(open_channel, digest, offset):
+                offset += len(data)
+                if offset > size:
+                    break
+                sha.update(data)
+                file.write(data)
+        file.flush()
+        await asyncio.to_thread(os.fsync, file.fileno())
+    if offset < size:
+        raise Unavailable("transfer_cut", f"{offset} of {size} bytes of {digest} arrived")
+    if offset > size:
+        part.unlink()
+        raise Corrupt("blob_too_long", f"more than the promised {size} bytes of {digest}", digest=digest)
+    if sha.hexdigest() != digest:
+        part.unlink()
+        raise Corrupt("digest_mismatch", f"the bytes hash to {sha.hexdigest()}, not to {digest}", digest=digest)
+
+
+def _hash_so_far(part: Path) -> tuple[hashlib._Hash, int]:
+    with part.open("rb") as file:
+        sha = hashlib.file_digest(file, "sha256")
+    return sha, part.stat().st_size
+
+
+async def _chunks(open_channel: grpc.aio.Channel, digest: str, offset: int) -> AsyncIterator[bytes]:
+    call = EdgeStub(open_channel).Fetch(pb.FetchRequest(digest=digest, offset=offset))
+    try:
+        while True:
+            message = await asyncio.wait_for(call.read(), _STALL_S)
+            if message is grpc.aio.EOF:
+                return
+            yield message.data
+    except grpc.aio.AioRpcError as failure:
+        raise channel.error_of(failure) from failure
+    except TimeoutError as error:
+        raise Unavailable("transfer_stalled", f"nothing arrived for {_STALL_S:.0f} s") from error
+    finally:
+        call.cancel()
+
+
+async def upload(open_channel: grpc.aio.Channel, reply: TaskReply, blob: Path | None) -> bool:
+    """Hand over a reply; returns whether the coordinator had it already. Raises what the gateway answers."""
+    timeout_s = 2 * _STALL_S + reply.size / 50_000
+    try:
+        receipt = await EdgeStub(open_channel).Upload(_messages(reply, blob), timeout=timeout_s)
+    except grpc.aio.AioRpcError as failure:
+        raise channel.error_of(failure) from failure
+    return bool(receipt.duplicate)
+
+
+async def _messages(reply: TaskReply, blob: Path | None) -> AsyncIterator[pb.UploadMessage]:
+    yield pb.UploadMessage(header=wire.reply_to_pb(reply))
+    if blob is None:
+        return
+    with blob.open("rb") as file:
+        while data := file.read(_CHUNK):
+            yield pb.UploadMessage(data=data)
