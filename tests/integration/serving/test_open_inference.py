@@ -19,6 +19,8 @@ from fogline_client import Observation, Predictor
 from fogline_client.serving.server import open_sockets, serve, serve_sockets
 from fogline_shared.errors import Conflict, InvalidInput, Unavailable
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 @dataclass
 class Served:
@@ -56,13 +58,24 @@ async def serving(predictor, observed, tmp_path, **options):
     assert not uds.exists()
 
 
-@pytest_asyncio.fixture
-async def served(tmp_path):
-    path = tmp_path / "model.onnx"
-    path.write_bytes(artifact())
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "model.onnx").write_bytes(artifact())
     observed: list[Observation] = []
-    async with serving(Predictor.from_file(path, observe=observed.append), observed, tmp_path, max_body=50_000) as s:
+    predictor = Predictor.from_file(folder / "model.onnx", observe=observed.append)
+    async with serving(predictor, observed, folder, max_body=50_000) as s:
         yield s
+
+
+@pytest.fixture
+def served(server):
+    model = server.predictor.model
+    warm_us = model.warm_us
+    server.observed.clear()
+    yield server
+    model.warm_us = warm_us
+    server.predictor.swap(model)
 
 
 async def test_health_and_metadata(served):
@@ -286,6 +299,13 @@ async def test_a_swap_under_load_loses_no_request(served, tmp_path):
 
     *versions, _ = await asyncio.gather(asking(0), asking(1), asking(2), swapping())
     assert {version for answers in versions for version in answers} == {model.digest for model in models}
+
+
+async def test_no_answer_waits_for_a_delayed_acknowledgement(served):
+    started = asyncio.get_running_loop().time()
+    for _ in range(50):
+        await served.infer()
+    assert asyncio.get_running_loop().time() - started < 50 * 0.030
 
 
 async def test_slow_models_leave_the_loop_free(served):
