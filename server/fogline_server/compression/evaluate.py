@@ -1,0 +1,80 @@
+"""How good, how large and how fast an artifact is, through the runtime that devices run it with."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fogline_server.compression.engine import FloatArray, open_session, run
+from fogline_shared.errors import Corrupt
+from fogline_shared.recipe import Dataset, Evaluation, LabelArray
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+WARM_UP, REPEATS = 20, 200
+ZSTD_LEVEL = 19
+
+
+def evaluate(model: bytes, data: Dataset) -> Evaluation:
+    """Accuracy, cross-entropy and confusion of an artifact on raw examples; raises Corrupt ``logits_not_finite``."""
+    return score(run(open_session(model), data.x), data.y)
+
+
+def score(logits: FloatArray, y: LabelArray) -> Evaluation:
+    """The same from logits (n, classes) and labels (n,)."""
+    if not np.isfinite(logits).all():
+        raise Corrupt("logits_not_finite", "the model answers real inputs with NaN or infinity")
+    classes = logits.shape[1]
+    confusion = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(confusion, (y, logits.argmax(axis=1)), 1)
+    wide = logits.astype(np.float64)
+    wide -= wide.max(axis=1, keepdims=True)
+    log_likelihood = wide[np.arange(len(y)), y] - np.log(np.exp(wide).sum(axis=1))
+    return Evaluation(
+        examples=len(y),
+        accuracy=float(np.trace(confusion) / max(1, len(y))),
+        loss=float(-log_likelihood.mean()) if len(y) else 0.0,
+        confusion=confusion.tolist(),
+    )
+
+
+def as_metrics(evaluation: Evaluation) -> dict[str, Any]:
+    """For a variant's row and the report. Rounded, so that every database gives back the same number."""
+    return {
+        "examples": evaluation.examples,
+        "accuracy": round(evaluation.accuracy, 6),
+        "worst_class_accuracy": round(evaluation.worst_class_accuracy, 6),
+        "loss": round(evaluation.loss, 6),
+        "confusion": [list(row) for row in evaluation.confusion],
+    }
+
+
+def cost(model: bytes, example: FloatArray) -> dict[str, Any]:
+    """Bytes, bytes as sent (zstd), and microseconds at batch 1 on this machine: compare them only within one release."""
+    import zstandard
+
+    return {
+        "bytes": len(model),
+        "bytes_zstd": len(zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(model)),
+        **_latency(open_session(model), example[np.newaxis]),
+    }
+
+
+def _latency(session: InferenceSession, x: FloatArray) -> dict[str, float]:
+    feed, output = {session.get_inputs()[0].name: x}, [session.get_outputs()[0].name]
+    times = []
+    for _ in range(WARM_UP + REPEATS):
+        start = time.perf_counter_ns()
+        session.run(output, feed)
+        times.append((time.perf_counter_ns() - start) / 1000)
+    p50, p99 = np.percentile(times[WARM_UP:], (50, 99))
+    return {"p50_us": round(float(p50), 1), "p99_us": round(float(p99), 1)}
+
+
+def agreement(model: bytes, parent: bytes, x: FloatArray) -> float:
+    """Share of examples that both models label alike."""
+    ours, theirs = run(open_session(model), x), run(open_session(parent), x)
+    return float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean())

@@ -1,0 +1,30 @@
+"""Which inputs a model is checked and calibrated with: real ones where the recipe has them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fogline_server.compression.engine import FloatArray
+from fogline_shared.recipe import Recipe, Standardisation
+
+CALIBRATION = 512
+NOISE = 64
+
+
+def calibration_examples(recipe: Recipe) -> FloatArray | None:
+    """Up to 512 raw examples spread over the holdout, else over the transfer set; None: the recipe has neither."""
+    holdout = recipe.holdout()
+    x = holdout.x if holdout is not None else recipe.transfer()
+    if x is None or not len(x):
+        return None
+    return np.ascontiguousarray(x[:: -(-len(x) // CALIBRATION)], dtype=np.float32)
+
+
+def noise_examples(recipe: Recipe, standardisation: Standardisation, *, count: int = NOISE) -> FloatArray:
+    """Inputs (count, *input_shape) in raw units with the data's moments, for when there is no data at the cloud."""
+    shape = tuple(recipe.input_shape)
+    noise = np.random.default_rng(0).standard_normal((count, *shape))
+    tail = (1,) * (len(shape) - 1)
+    mean = np.asarray(standardisation.mean).reshape(-1, *tail)
+    scale = np.asarray(standardisation.scale).reshape(-1, *tail)
+    return np.asarray(mean + scale * noise, dtype=np.float32)

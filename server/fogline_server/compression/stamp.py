@@ -1,0 +1,69 @@
+"""Give an ONNX file its manifest, with answers that the file itself gave here: a device must get the same ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fogline_server.compression.engine import FloatArray, open_session, run
+from fogline_shared.errors import Corrupt
+from fogline_shared.manifest import METADATA_KEY, KnownAnswer, Manifest
+from fogline_shared.recipe import Recipe
+
+# Known answers travel with every download: how many are useful, and how many bytes of input they may hold.
+KNOWN_MAX = 8
+KNOWN_BYTES = 8 * 1024
+
+
+def stamp(model: bytes, *, recipe: Recipe, variant: str, output_name: str, examples: FloatArray) -> bytes:
+    """The file with a manifest of ``recipe`` and known answers among ``examples`` (n, *input_shape).
+
+    Raises Corrupt ``logits_not_finite``, ``model_does_not_load``, ``model_does_not_run``.
+    """
+    manifest = Manifest(
+        recipe=recipe.name,
+        variant=variant,
+        input_name=recipe.input_name,
+        input_shape=tuple(recipe.input_shape),
+        output_name=output_name,
+        classes=tuple(recipe.classes),
+    )
+    return write_manifest(model, with_answers(model, manifest, examples))
+
+
+def with_answers(model: bytes, manifest: Manifest, examples: FloatArray) -> Manifest:
+    """The manifest with known answers that ``model`` gives for some of ``examples``; raises like :func:`stamp`."""
+    logits = run(open_session(model), examples)
+    if not np.isfinite(logits).all():
+        raise Corrupt("logits_not_finite", "the model answers plausible inputs with NaN or infinity")
+    count = min(KNOWN_MAX, max(1, KNOWN_BYTES // examples[0].nbytes))
+    answers = tuple(KnownAnswer.of(examples[i], int(logits[i].argmax())) for i in clearest(logits, count))
+    return replace(manifest, known_answers=answers)
+
+
+def clearest(logits: FloatArray, count: int) -> list[int]:
+    """Up to ``count`` row indices whose label is least in doubt, one label after the other.
+
+    Another CPU rounds differently; the label of a row with a large margin between the two best logits survives that.
+    """
+    best = np.sort(logits, axis=1)
+    margin = best[:, -1] - best[:, -2] if logits.shape[1] > 1 else best[:, -1]
+    labels = logits.argmax(axis=1)
+    ranks: NDArray[np.intp] = np.zeros(len(logits), dtype=np.intp)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        ranks[rows[np.argsort(-margin[rows], kind="stable")]] = np.arange(len(rows))
+    order = np.lexsort((-margin, ranks))
+    return [int(i) for i in order[:count]]
+
+
+def write_manifest(model: bytes, manifest: Manifest) -> bytes:
+    """The file with its manifest replaced; everything else is kept."""
+    import onnx
+
+    proto = onnx.load_from_string(model)
+    kept = {p.key: p.value for p in proto.metadata_props if p.key != METADATA_KEY}
+    onnx.helper.set_model_props(proto, {**kept, METADATA_KEY: manifest.to_json()})
+    return bytes(proto.SerializeToString(deterministic=True))
