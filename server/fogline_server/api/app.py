@@ -16,11 +16,36 @@ from fogline_server.api import health, metrics, problems
 from fogline_server.api.auth import authorise
 from fogline_server.api.limits import MAX_ARTIFACT_BYTES, BodyLimit
 from fogline_server.api.problems import Problem, responses
-from fogline_server.api.routers import api_keys, events, jobs, recipes
+from fogline_server.api.routers import (
+    api_keys,
+    devices,
+    enrollment_tokens,
+    events,
+    jobs,
+    recipes,
+    releases,
+    rollouts,
+    runs,
+    schedules,
+    telemetry,
+)
 from fogline_server.api.services import Services
 from fogline_server.db.base import utc_now
 
-RESOURCES = (jobs, recipes, events, api_keys)
+ROUTERS = (
+    devices.router,
+    enrollment_tokens.router,
+    runs.router,
+    releases.router,
+    releases.uploads,
+    rollouts.router,
+    jobs.router,
+    schedules.router,
+    telemetry.router,
+    recipes.router,
+    events.router,
+    api_keys.router,
+)
 
 
 def create_app(services: Services) -> FastAPI:
@@ -68,8 +93,8 @@ def prepare(app: FastAPI) -> None:
 
 def _v1() -> APIRouter:
     v1 = APIRouter(prefix="/v1", dependencies=[Depends(authorise)], responses=responses(400, 401, 403, 422, 503))
-    for resource in RESOURCES:
-        v1.include_router(resource.router)
+    for router in ROUTERS:
+        v1.include_router(router)
     return v1
 
 

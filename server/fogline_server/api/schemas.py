@@ -43,6 +43,8 @@ def _storable(value: Any, depth: int = 0) -> Any:
 
 Text = Annotated[str, AfterValidator(_no_nul), Field(max_length=2000)]
 Name = Annotated[str, AfterValidator(_no_nul), Field(min_length=1, max_length=80)]
+# JSON numbers beyond 2**53 do not survive other JSON readers.
+Whole = Annotated[int, Field(ge=-_MAX_INT, le=_MAX_INT)]
 Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:=-]{0,62}$")]
 Tags = Annotated[list[Tag], Field(max_length=50)]
 JsonObject = Annotated[dict[str, Any], AfterValidator(_storable)]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 
+from fogline_server.api import schemas
 from fogline_server.api.auth import Caller
 from fogline_server.api.idempotent import IDEMPOTENT, IdempotentRoute
 from fogline_server.api.pagination import page_of
 from fogline_server.api.problems import responses
-from fogline_server.api.schemas import ID_PATTERN, Cursor, Limit, Page, PathId, Resource
+from fogline_server.api.schemas import ID_PATTERN, Cursor, Id, Limit, Page, PathId, Resource, Text, Whole
 from fogline_server.api.services import Parts
+from fogline_server.batch import service as batch
+from fogline_server.batch.model import BatchSpec
 from fogline_server.db.base import utc_now
 from fogline_server.jobs import service
 from fogline_server.jobs.tables import Job
@@ -45,6 +48,34 @@ class JobView(Resource):
     finished_at: datetime | None
 
 
+class NewBatch(schemas.Request):
+    """Score a Parquet file. ``input`` and ``output`` are paths or fsspec URLs as the workers see them."""
+
+    kind: Literal["batch"]
+    release: Id
+    input: Text
+    output: Text
+    variant: Id | None = None
+    id_column: Text = ""
+    batch_size: Whole = 256
+    shard_rows: Whole = 0
+
+
+class ShardView(Resource):
+    """A contiguous piece of a batch job's input."""
+
+    number: int
+    shard_job_id: str
+    first_row: int
+    rows: int
+    output_digest: str | None
+    finished_at: datetime | None
+
+
+class Shards(Resource):
+    items: list[ShardView]
+
+
 def show(job: Job) -> JobView:
     """A job with the seconds it still needs, judged by its pace so far; null while that is unknown."""
     view = JobView.model_validate(job)
@@ -67,6 +98,32 @@ def list_jobs(
     with services.db.read() as session:
         rows = service.list_jobs(session, kind=kind, state=state, parent_id=parent_id, after=cursor, limit=limit + 1)
         return page_of(rows, limit, cursor=lambda job: job.id, show=show)
+
+
+@router.post("", status_code=201, responses=responses(404, 409), dependencies=[IDEMPOTENT])
+def submit_job(services: Parts, who: Caller, body: NewBatch) -> JobView:
+    """Submit offline work. Training and releases have routes of their own."""
+    spec = BatchSpec(
+        release_id=body.release,
+        input=body.input,
+        output=body.output,
+        variant=body.variant or "",
+        id_column=body.id_column,
+        batch_size=body.batch_size,
+        shard_rows=body.shard_rows,
+    )
+    with services.db.transaction() as session:
+        job = batch.submit_batch(session, spec, now=utc_now(), actor=who.actor)
+        session.flush()
+        return show(job)
+
+
+@router.get("/{job_id}/shards", responses=responses(404))
+def list_shards(services: Parts, job_id: PathId) -> Shards:
+    """The shards of a batch job, in order; none before it is planned."""
+    with services.db.read() as session:
+        service.get_job(session, job_id)
+        return Shards(items=[ShardView.model_validate(row) for row in batch.shards_of(session, job_id)])
 
 
 @router.get("/{job_id}", responses=responses(404))

@@ -1,0 +1,249 @@
+"""/v1/releases and /v1/aliases: model versions, their variants and artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
+from typing import Annotated, Any
+
+from anyio import from_thread, to_thread
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import FileResponse
+from pydantic import Field
+from sqlalchemy.orm import Session
+
+from fogline_server.api import schemas
+from fogline_server.api.auth import Caller
+from fogline_server.api.idempotent import IDEMPOTENT, IdempotentRoute
+from fogline_server.api.limits import MAX_ARTIFACT_BYTES
+from fogline_server.api.pagination import page_of
+from fogline_server.api.problems import responses
+from fogline_server.api.schemas import ID_PATTERN, Cursor, Id, Limit, Page, PathId, Resource
+from fogline_server.api.services import Parts
+from fogline_server.db.base import utc_now
+from fogline_server.registry import service
+from fogline_server.registry.model import STUDENT_INT8, ReleaseSpec
+from fogline_server.registry.tables import Release
+from fogline_shared.states import ReleaseState
+
+# ``:import`` streams its body, which a stored answer could not be compared with: it has no Idempotency-Key.
+uploads = APIRouter(prefix="/releases", tags=["releases"])
+router = APIRouter(tags=["releases"], route_class=IdempotentRoute)
+
+
+class NewRelease(schemas.Request):
+    """``student_run`` is the control, trained without a teacher; the better of it and ``distilled_run`` is released."""
+
+    name: Id
+    recipe: Id
+    student_run: Id
+    teacher_run: Id | None = None
+    distilled_run: Id | None = None
+    default_variant: Id = STUDENT_INT8
+    max_accuracy_drop: float = 0.02
+
+
+class VariantView(Resource):
+    name: str
+    digest: str
+    size: int
+    metrics: dict[str, Any] | None
+
+
+class ReleaseSummary(Resource):
+    id: str
+    name: str
+    recipe: str
+    state: ReleaseState
+    default_variant: str
+    error: dict[str, Any] | None
+    created_at: datetime
+    sealed_at: datetime | None
+
+
+class ReleaseView(ReleaseSummary):
+    """``lineage``: where it comes from, hash-chained; ``report``: what was compared and chosen."""
+
+    lineage: dict[str, Any]
+    report: dict[str, Any]
+    variants: list[VariantView] = Field(default_factory=list)
+    aliases: list[str] = Field(default_factory=list)
+
+
+class Variants(Resource):
+    items: list[VariantView]
+
+
+class ProblemView(Resource):
+    code: str
+    subject: str
+    message: str
+
+
+class VerificationView(Resource):
+    """The answer of a verification. ``ok``: every byte is what the sealed release says."""
+
+    release_id: str
+    ok: bool
+    blobs_checked: int
+    bytes_checked: int
+    problems: list[ProblemView]
+
+
+class AliasView(Resource):
+    name: str
+    release_id: str
+    moved_at: datetime
+
+
+class Aliases(Resource):
+    items: list[AliasView]
+
+
+class AliasTarget(schemas.Request):
+    """``release``: id, name or another alias."""
+
+    release: Id
+
+
+def _show(session: Session, release: Release) -> ReleaseView:
+    summary = ReleaseSummary.model_validate(release).model_dump()
+    return ReleaseView(
+        **summary,
+        lineage=release.lineage,
+        report=release.report,
+        variants=[VariantView.model_validate(v) for v in service.variants_of(session, release.id)],
+        aliases=[alias.name for alias in service.list_aliases(session, release.id)],
+    )
+
+
+@router.get("/releases")
+def list_releases(
+    services: Parts, state: ReleaseState | None = None, cursor: Cursor = None, limit: Limit = 50
+) -> Page[ReleaseSummary]:
+    """Releases, newest first."""
+    with services.db.read() as session:
+        rows = service.list_releases(session, state=state, after=cursor, limit=limit + 1)
+        return page_of(rows, limit, cursor=lambda row: row.id, show=ReleaseSummary.model_validate)
+
+
+@router.post("/releases", status_code=201, responses=responses(404, 409), dependencies=[IDEMPOTENT])
+def create_release(services: Parts, who: Caller, body: NewRelease) -> ReleaseView:
+    """Build a release from finished runs: export, quantize, measure, seal."""
+    with services.db.transaction() as session:
+        spec = ReleaseSpec(**body.model_dump())
+        return _show(session, service.create_release(session, spec, now=utc_now(), actor=who.actor))
+
+
+@uploads.post(
+    ":import",
+    status_code=201,
+    responses=responses(404, 409, 413, 507),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+async def import_release(
+    request: Request,
+    services: Parts,
+    who: Caller,
+    name: Annotated[str, Query(pattern=ID_PATTERN)],
+    like: Annotated[str | None, Query(pattern=ID_PATTERN, description="release to take the manifest from")] = None,
+) -> ReleaseView:
+    """Make a release of one variant from an ONNX file, the request's body. A job inspects it before it is READY."""
+    body = request.stream()
+
+    def take() -> ReleaseView:
+        blob = services.blobs.put(_pulled(body), limit=MAX_ARTIFACT_BYTES)
+        with services.db.transaction() as session:
+            release = service.import_release(
+                session,
+                services.blobs,
+                name=name,
+                digest=blob.digest,
+                like_release_id=like,
+                now=utc_now(),
+                actor=who.actor,
+            )
+            return _show(session, release)
+
+    return await to_thread.run_sync(take)
+
+
+def _pulled(stream: AsyncIterator[bytes]) -> Iterator[bytes]:
+    """The pieces of an async stream, pulled from a worker thread."""
+
+    async def pull() -> bytes | None:
+        return await anext(stream, None)
+
+    while (piece := from_thread.run(pull)) is not None:
+        yield piece
+
+
+@router.get("/releases/{release}", responses=responses(404))
+def get_release(services: Parts, release: PathId) -> ReleaseView:
+    """One release, by id, name or alias."""
+    with services.db.read() as session:
+        return _show(session, service.get_release(session, release))
+
+
+@router.get("/releases/{release}/variants", responses=responses(404))
+def list_variants(services: Parts, release: PathId) -> Variants:
+    """The variants that exist so far."""
+    with services.db.read() as session:
+        rows = service.variants_of(session, service.get_release(session, release).id)
+        return Variants(items=[VariantView.model_validate(row) for row in rows])
+
+
+@router.get("/releases/{release}/variants/{variant}", responses=responses(404))
+def get_variant(services: Parts, release: PathId, variant: PathId) -> VariantView:
+    """One variant and what was measured of it."""
+    with services.db.read() as session:
+        row = service.get_variant(session, service.get_release(session, release).id, variant)
+        return VariantView.model_validate(row)
+
+
+@router.get(
+    "/releases/{release}/variants/{variant}/artifact",
+    response_class=FileResponse,
+    responses={
+        200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+        **responses(404),
+    },
+)
+def download_artifact(services: Parts, release: PathId, variant: PathId) -> FileResponse:
+    """The ONNX file. Its ETag is its SHA-256."""
+    with services.db.read() as session:
+        row = service.get_variant(session, service.get_release(session, release).id, variant)
+    return FileResponse(
+        services.blobs.path(row.digest),
+        media_type="application/octet-stream",
+        filename=f"{release}-{variant}.onnx",
+        headers={"ETag": f'"{row.digest}"'},
+    )
+
+
+@router.post("/releases/{release}:verify", responses=responses(404, 409), dependencies=[IDEMPOTENT])
+def verify_release(services: Parts, release: PathId) -> VerificationView:
+    """Hash every byte of a READY release again. Problems are in the answer."""
+    with services.db.read() as session:
+        return VerificationView.model_validate(service.verify(session, services.blobs, release))
+
+
+@router.get("/aliases")
+def list_aliases(services: Parts) -> Aliases:
+    """Every movable name and the release it is on."""
+    with services.db.read() as session:
+        return Aliases(items=[AliasView.model_validate(row) for row in service.list_aliases(session)])
+
+
+@router.put("/aliases/{alias}", responses=responses(404, 409))
+def set_alias(services: Parts, who: Caller, alias: PathId, body: AliasTarget) -> AliasView:
+    """Move a name to a READY release, or make it."""
+    with services.db.transaction() as session:
+        row = service.set_alias(session, alias, body.release, now=utc_now(), actor=who.actor)
+        session.flush()
+        return AliasView.model_validate(row)

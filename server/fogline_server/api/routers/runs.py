@@ -1,0 +1,169 @@
+"""/v1/runs: federated training, its rounds and the devices' updates."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from fogline_server.api import schemas
+from fogline_server.api.auth import Caller
+from fogline_server.api.idempotent import IDEMPOTENT, IdempotentRoute
+from fogline_server.api.pagination import page_of
+from fogline_server.api.problems import responses
+from fogline_server.api.schemas import (
+    ID_PATTERN,
+    Cursor,
+    Digest,
+    Id,
+    JsonObject,
+    Limit,
+    Page,
+    PathId,
+    Resource,
+    Tags,
+    Whole,
+)
+from fogline_server.api.services import Parts
+from fogline_server.db.base import utc_now
+from fogline_server.training import service
+from fogline_server.training.spec import RunSpec
+from fogline_shared.states import RoundState, RunState, UpdateVerdict
+
+router = APIRouter(prefix="/runs", tags=["runs"], route_class=IdempotentRoute)
+
+
+class NewRun(schemas.Request):
+    """What to train. The ranges are checked by the run itself; a message names the field and its range."""
+
+    recipe: Id
+    size: Id = "student"
+    rounds: Whole | None = None
+    strategy: Id = "fedavg"
+    strategy_options: JsonObject = Field(default_factory=dict)
+    plan: Annotated[dict[Id, float], Field(max_length=50, default_factory=dict)]
+    seed: Whole = 0
+    tags: Tags = Field(default_factory=list)
+    exclude_tags: Tags = Field(default_factory=list)
+    min_devices: Whole = 2
+    max_devices: Whole | None = None
+    quorum: float = 0.8
+    round_deadline_s: float = 300.0
+    max_norm_ratio: float = 5.0
+    evaluate_every: Whole = 0
+    distil_from: Id | None = None
+    init_from: Digest | None = None
+
+    def spec(self) -> RunSpec:
+        """The validated value; whole numbers among the plan's stay whole."""
+        given = self.model_dump()
+        given["plan"] = {name: int(v) if v == int(v) else v for name, v in self.plan.items()}
+        return RunSpec(**given)
+
+
+class RunView(Resource):
+    id: str
+    recipe: str
+    size: str
+    state: RunState
+    spec: dict[str, Any]
+    job_id: str | None
+    rounds_total: int
+    rounds_done: int
+    params_digest: str | None
+    error: dict[str, Any] | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class RoundView(Resource):
+    """``cohort``: device ids; ``metrics``: what was measured, for curves. Round 0 gathers statistics."""
+
+    number: int
+    state: RoundState
+    cohort: list[str]
+    params_in: str | None
+    params_out: str | None
+    metrics: dict[str, Any]
+    started_at: datetime
+    closed_at: datetime | None
+
+
+class Rounds(Resource):
+    items: list[RoundView]
+
+
+class UpdateView(Resource):
+    """One device's reply to one task, and what became of it. ``verdict`` is null until its round closes."""
+
+    task_id: str
+    device_id: str
+    round: int
+    kind: str
+    verdict: UpdateVerdict | None
+    code: str
+    reason: str
+    digest: str
+    size: int
+    duplicates: int
+    metrics: dict[str, Any]
+    received_at: datetime
+
+
+@router.get("")
+def list_runs(
+    services: Parts,
+    recipe: Annotated[str | None, Query(pattern=ID_PATTERN)] = None,
+    state: RunState | None = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[RunView]:
+    """Runs, newest first."""
+    with services.db.read() as session:
+        rows = service.list_runs(session, recipe=recipe, state=state, after=cursor, limit=limit + 1)
+        return page_of(rows, limit, cursor=lambda run: run.id, show=RunView.model_validate)
+
+
+@router.post("", status_code=201, responses=responses(404, 409), dependencies=[IDEMPOTENT])
+def create_run(services: Parts, who: Caller, body: NewRun) -> RunView:
+    """Start a run as soon as enough devices are online."""
+    with services.db.transaction() as session:
+        run = service.create_run(session, body.spec(), now=utc_now(), actor=who.actor)
+        return RunView.model_validate(run)
+
+
+@router.get("/{run_id}", responses=responses(404))
+def get_run(services: Parts, run_id: PathId) -> RunView:
+    """One run."""
+    with services.db.read() as session:
+        return RunView.model_validate(service.get_run(session, run_id))
+
+
+@router.post("/{run_id}:cancel", responses=responses(404, 409), dependencies=[IDEMPOTENT])
+def cancel_run(services: Parts, who: Caller, run_id: PathId) -> RunView:
+    """Ask for the end of a run; it is CANCELED when its trainer next looks."""
+    with services.db.transaction() as session:
+        return RunView.model_validate(service.cancel_run(session, run_id, now=utc_now(), actor=who.actor))
+
+
+@router.get("/{run_id}/rounds", responses=responses(404))
+def list_rounds(services: Parts, run_id: PathId) -> Rounds:
+    """All rounds so far, in order."""
+    with services.db.read() as session:
+        return Rounds(items=[RoundView.model_validate(r) for r in service.rounds_of(session, run_id)])
+
+
+@router.get("/{run_id}/updates", responses=responses(404))
+def list_updates(
+    services: Parts,
+    run_id: PathId,
+    number: Annotated[int | None, Query(alias="round", ge=0, le=1_000_000)] = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[UpdateView]:
+    """The devices' replies, by task."""
+    with services.db.read() as session:
+        rows = service.updates_of(session, run_id, round_number=number, after=cursor, limit=limit + 1)
+        return page_of(rows, limit, cursor=lambda row: row.task_id, show=UpdateView.model_validate)
