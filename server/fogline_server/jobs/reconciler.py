@@ -142,7 +142,11 @@ def end(
 ) -> None:
     """End a job as FAILED or CANCELED, and have its feature mark its own row in the same transaction."""
     job.state = JOB.check(JobState(job.state), state)
-    job.error = {"code": error.code, "message": error.message, **({"detail": dict(error.detail)} if error.detail else {})}
+    job.error = {
+        "code": error.code,
+        "message": error.message,
+        **({"detail": dict(error.detail)} if error.detail else {}),
+    }
     job.finished_at = now
     job.lease_until = None
     kind = kinds.get(job.kind)

@@ -1,0 +1,127 @@
+"""The composition root: the only module that reads settings and builds objects, the one that knows every feature."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fogline_server.actions import ACTIONS, Action
+from fogline_server.blobs.store import BlobStore
+from fogline_server.db.database import Database
+from fogline_server.devices.authority import CertificateAuthority
+from fogline_server.jobs.celery_app import add_run_job, make_celery, make_ring
+from fogline_server.jobs.doorbell import Doorbell
+from fogline_server.jobs.engine import Engine
+from fogline_server.jobs.runner import JobKind
+from fogline_server.schema import migrate
+from fogline_server.settings import Settings
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from fogline_server.coordinator import Coordinator, Tick
+    from fogline_server.gateway.server import GatewayServer
+
+# Features with work for the job engine: each ``jobs`` module lists its kinds and imports torch inside its runners only.
+KINDS: tuple[JobKind, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """The parts of one coordinator. Built after a fork, never before."""
+
+    settings: Settings
+    db: Database
+    blobs: BlobStore
+    doorbell: Doorbell
+    engine: Engine
+    authority: CertificateAuthority
+    actions: Mapping[str, Action]
+
+
+def build_services(settings: Settings) -> Services:
+    """Open everything a coordinator needs. Nothing connects yet; keys are made on first start."""
+    engine = build_engine(settings)
+    return Services(
+        settings=settings,
+        db=engine.db,
+        blobs=engine.blobs,
+        doorbell=engine.doorbell,
+        engine=engine,
+        authority=CertificateAuthority.open(settings.key_dir, settings.advertised_host),
+        actions=ACTIONS,
+    )
+
+
+def build_engine(settings: Settings) -> Engine:
+    """The job engine of a worker or a coordinator, with every kind of job there is."""
+    return Engine(
+        Database(settings.resolved_database_url),
+        BlobStore(settings.blob_dir),
+        Doorbell(settings.redis_url),
+        kinds={kind.name: kind for kind in KINDS},
+        lease_s=settings.lease_s,
+        ring=make_ring(make_celery(settings.redis_url)),
+    )
+
+
+def build_coordinator(settings: Settings) -> Coordinator:
+    """Migrate the database and build the process that serves it."""
+    # Imported here: a worker needs neither a web server nor a gateway.
+    from fogline_server.api.app import create_app
+    from fogline_server.coordinator import Coordinator
+
+    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    services = build_services(settings)
+    migrate(services.db)
+    return Coordinator(
+        app=create_app(services),
+        gateway=build_gateway(services),
+        ticks=ticks(services),
+        http_host=settings.http_host,
+        http_port=settings.http_port,
+    )
+
+
+def build_worker(settings: Settings) -> Celery:
+    """The Celery application of a worker; its engine is built in each pool process, after the fork."""
+    app = make_celery(settings.redis_url)
+    add_run_job(app, functools.partial(build_engine, settings))
+    return app
+
+
+def build_gateway(services: Services) -> GatewayServer:
+    """The edge gateway over the coordinator's parts."""
+    from fogline_server.gateway.parts import GatewayOptions
+    from fogline_server.gateway.server import GatewayServer
+
+    settings = services.settings
+    return GatewayServer(
+        db=services.db,
+        blobs=services.blobs,
+        doorbell=services.doorbell,
+        authority=services.authority,
+        options=GatewayOptions(
+            host=settings.gateway_host,
+            gateway_port=settings.gateway_port,
+            enroll_port=settings.enroll_port,
+            advertised_host=settings.advertised_host,
+            device_lease_s=settings.device_lease_s,
+            certificate_days=settings.certificate_days,
+            telemetry_every_s=settings.telemetry_every_s,
+        ),
+    )
+
+
+def ticks(services: Services) -> list[Tick]:
+    """Everything that advances by itself."""
+    from fogline_server.coordinator import Tick
+
+    every_s = services.settings.tick_s
+    return [
+        # An empty outbox costs one small read; a job waits for the next look.
+        Tick(name="jobs.dispatch", every_s=min(0.1, every_s), run=services.engine.dispatch),
+        Tick(name="jobs.reconcile", every_s=every_s, run=services.engine.reconcile),
+    ]
