@@ -133,6 +133,14 @@ def ready_release(session: Session, reference: str) -> Release:
     return release
 
 
+def building_release(session: Session, release_id: str) -> Release:
+    """For the jobs that build it; raises Conflict ``release_not_building`` once it has ended otherwise."""
+    release = get_release(session, release_id)
+    if release.state != ReleaseState.BUILDING:
+        raise Conflict("release_not_building", f"release {release.name!r} is {release.state}, not BUILDING")
+    return release
+
+
 def list_releases(
     session: Session, *, state: str | None = None, after: str | None = None, limit: int = 50
 ) -> Sequence[Release]:

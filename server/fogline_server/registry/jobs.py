@@ -1,0 +1,41 @@
+"""The registry's kinds of jobs. The bodies import onnx, ONNX Runtime and torch, so they load when a job runs."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+from fogline_server.jobs.runner import JobContext, JobKind, Outcome
+from fogline_server.jobs.tables import Job
+from fogline_server.registry.service import QUEUE
+from fogline_server.registry.tables import Release
+from fogline_server.registry.tick import fail
+from fogline_shared.errors import FoglineError
+
+
+def _quantize(ctx: JobContext) -> Outcome:
+    from fogline_server.registry.build import quantize
+
+    return quantize(ctx)
+
+
+def _evaluate(ctx: JobContext) -> Outcome:
+    from fogline_server.registry.measure import evaluate_variant
+
+    return evaluate_variant(ctx)
+
+
+def _import_model(ctx: JobContext) -> Outcome:
+    from fogline_server.registry.importing import import_model
+
+    return import_model(ctx)
+
+
+def _release_failed(session: Session, job_id: str, error: FoglineError) -> None:
+    job = session.get_one(Job, job_id)
+    fail(session, session.get_one(Release, job.spec["release_id"]), error)
+
+
+KINDS = tuple(
+    JobKind(name=name, queue=QUEUE, run=run, on_failure=_release_failed)
+    for name, run in (("quantize", _quantize), ("evaluate", _evaluate), ("import_model", _import_model))
+)
