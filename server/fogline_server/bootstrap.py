@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING
 
 from fogline_server.actions import ACTIONS, Action
 from fogline_server.blobs.store import BlobStore
+from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
 from fogline_server.devices.authority import CertificateAuthority
 from fogline_server.jobs.celery_app import add_run_job, make_celery, make_ring
 from fogline_server.jobs.doorbell import Doorbell
 from fogline_server.jobs.engine import Engine
 from fogline_server.jobs.runner import JobKind
+from fogline_server.registry import jobs as registry_jobs
+from fogline_server.registry import tick as registry_tick
 from fogline_server.schema import migrate
 from fogline_server.settings import Settings
+from fogline_server.training import jobs as training_jobs
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from fogline_server.gateway.server import GatewayServer
 
 # Features with work for the job engine: each ``jobs`` module lists its kinds and imports torch inside its runners only.
-KINDS: tuple[JobKind, ...] = ()
+KINDS: tuple[JobKind, ...] = (*training_jobs.KINDS, *registry_jobs.KINDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,4 +128,5 @@ def ticks(services: Services) -> list[Tick]:
         # An empty outbox costs one small read; a job waits for the next look.
         Tick(name="jobs.dispatch", every_s=min(0.1, every_s), run=services.engine.dispatch),
         Tick(name="jobs.reconcile", every_s=every_s, run=services.engine.reconcile),
+        Tick(name="registry", every_s=every_s, run=lambda: registry_tick.tick(services.db, now=utc_now())),
     ]
