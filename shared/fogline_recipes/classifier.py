@@ -144,7 +144,7 @@ def _per_channel(standardisation: Standardisation, dimensions: int) -> tuple[Ten
 def _batches(n: int, size: int, generator: Generator) -> Sequence[Tensor]:
     import torch
 
-    batches = torch.split(torch.randperm(n, generator=generator), size)  # type: ignore[no-untyped-call]
+    batches = torch.split(torch.randperm(n, generator=generator), size)
     return list(batches[:-1] if len(batches) > 1 and len(batches[-1]) < size / 2 else batches)
 
 

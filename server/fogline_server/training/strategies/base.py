@@ -6,6 +6,7 @@ To add one, add a module here whose name is the strategy's. It has
 - ``build(options) -> Strategy``: imports flwr inside, since the API validates options without loading it, and passes
   :data:`EVERY_NODE`, because who takes part is decided by eligibility, not by the strategy;
 - optionally ``STATE``: names of the strategy's attributes, each ``dict[str, ndarray] | None``, that a checkpoint keeps;
+- optionally ``ADAPTIVE = True``: a server-side optimiser, from which running statistics (BatchNorm's) are kept away;
 - optionally ``plan``: a function from the options to :class:`~fogline_shared.recipe.TrainPlan` fields they decide.
 
 The contract test runs over every module here.
@@ -50,6 +51,7 @@ class Rule:
     name: str
     options: Any
     state: tuple[str, ...]
+    adaptive: bool
     plan: Mapping[str, float]
     _build: Callable[[Any], Strategy]
 
@@ -79,6 +81,7 @@ def load(name: str, options: Mapping[str, Any]) -> Rule:
         name=name,
         options=chosen,
         state=getattr(module, "STATE", ()),
+        adaptive=getattr(module, "ADAPTIVE", False),
         plan=getattr(module, "plan", no_plan)(chosen),
         _build=module.build,
     )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from flwr.serverapp.strategy import Strategy
 
 STATE = ("m_t", "v_t")
+ADAPTIVE = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,110 @@
+"""A recipe as a Flower ClientApp: what one device does when it is asked for statistics, training or evaluation.
+
+Nothing here knows Fogline's coordinator: the same app runs under stock Flower (``flwr run``). The device's data is loaded
+once, from its own node configuration (the recipe's ``device_options``), and never leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from flwr.clientapp import ClientApp
+
+from fogline_recipes import parameters
+from fogline_shared import flower
+from fogline_shared.errors import Corrupt
+from fogline_shared.flower import ConfigRecord, Message, MetricRecord, RecordDict
+from fogline_shared.recipe import Dataset, Recipe, Standardisation, TrainPlan
+
+if TYPE_CHECKING:
+    from flwr.app import Context
+    from torch.nn import Module
+
+# As MetricRecord declares it.
+Metrics = dict[str, int | float | list[int] | list[float]]
+
+
+def build_app(recipe: Recipe) -> ClientApp:
+    """The app of one device."""
+    app = ClientApp()
+    device = _Device(recipe)
+    app.query()(device.query)
+    app.train()(device.train)
+    app.evaluate()(device.evaluate)
+    return app
+
+
+class _Device:
+    """Handlers over one recipe; the data is kept between messages."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._loaded: tuple[dict[str, str], Dataset] | None = None
+
+    def query(self, message: Message, context: Context) -> Message:
+        """Sums for standardisation."""
+        data = self._data(context)
+        sums = self._recipe.channel_sums(data)
+        metrics: Metrics = {
+            "num-examples": len(data),
+            "count": float(sums.count),
+            "total": [float(v) for v in sums.total],
+            "squares": [float(v) for v in sums.squares],
+        }
+        return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
+
+    def train(self, message: Message, context: Context) -> Message:
+        """Local epochs from the parameters that came; with a teacher's parameters, towards its soft labels too."""
+        config = _config(message)
+        model = self._model(message, "arrays", str(config["size"]))
+        teacher = None
+        if "teacher" in message.content:
+            teacher = self._model(message, "teacher", str(config["teacher_size"]))
+        plan = _plan(config, context.node_id)
+        result = self._recipe.train(model, self._data(context), _standardisation(config), plan, teacher=teacher)
+        metrics = MetricRecord({"num-examples": result.examples, "loss": float(result.loss)})
+        content = RecordDict({"arrays": flower.to_record(parameters.read(model)), "metrics": metrics})
+        return Message(content, reply_to=message)
+
+    def evaluate(self, message: Message, context: Context) -> Message:
+        """How the parameters that came do on this device's data."""
+        config = _config(message)
+        model = self._model(message, "arrays", str(config["size"]))
+        evaluation = self._recipe.evaluate(model, self._data(context), _standardisation(config))
+        metrics: Metrics = {
+            "num-examples": evaluation.examples,
+            "accuracy": float(evaluation.accuracy),
+            "loss": float(evaluation.loss),
+        }
+        return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
+
+    def _data(self, context: Context) -> Dataset:
+        options = {name: str(value) for name, value in context.node_config.items()}
+        if self._loaded is None or self._loaded[0] != options:
+            self._loaded = (options, self._recipe.device_data(options))
+        return self._loaded[1]
+
+    def _model(self, message: Message, record: str, size: str) -> Module:
+        model = self._recipe.model(size, seed=0)
+        parameters.write(model, flower.arrays_of(message.content.array_records[record]))
+        return model
+
+
+def _config(message: Message) -> Mapping[str, Any]:
+    config = message.content.get("config")
+    if not isinstance(config, ConfigRecord):
+        raise Corrupt("bad_records", "the message has no record 'config'")
+    return config
+
+
+def _standardisation(config: Mapping[str, Any]) -> Standardisation:
+    return Standardisation(mean=tuple(config["mean"]), scale=tuple(config["scale"]))
+
+
+def _plan(config: Mapping[str, Any], node_id: int) -> TrainPlan:
+    plan = {field.name: config[field.name] for field in fields(TrainPlan) if field.name in config}
+    # One seed a device and round: the same for a repeated task, different between devices.
+    plan["seed"] = (int(plan.get("seed", 0)) * 1_000_003 + node_id) % 2**63
+    return TrainPlan(**plan)

@@ -1,0 +1,202 @@
+"""Which replies may reach a strategy. Pure: replies in, judgements out; a bad reply is a row with a reason, never a crash.
+
+Flower's strategies trust what they get: NaN poisons a mean and a median, ``num-examples = 1e12`` replaces the model, a
+missing array raises out of the round. So every reply is checked against the model that was sent and against what the
+device, and its cohort, can plausibly hold; only then is it aggregated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fogline_shared.states import UpdateVerdict
+
+SAMPLES, LOSS = "num-examples", "loss"
+# A device may have collected data since it told how much it has; more than this many times as much is a lie.
+PLAUSIBLE_GROWTH = 10
+# Below three replies there is no majority to compare a norm with.
+SMALLEST_COHORT = 3
+
+
+class Tensor(Protocol):
+    """An array that is read when asked for."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    def numpy(self) -> NDArray[Any]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One device's reply, taken apart. ``error``: code and message; ``fault``: it failed on the device, not here."""
+
+    node_id: int
+    metrics: Mapping[str, Any] | None = None
+    arrays: Mapping[str, Tensor] | None = None
+    error: tuple[str, str] | None = None
+    fault: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """``samples`` and ``loss`` are what may be aggregated.
+
+    ``norm`` is the length of the update of what is learned, ``running_norm`` that of running statistics (BatchNorm's).
+    """
+
+    node_id: int
+    verdict: UpdateVerdict
+    code: str = ""
+    reason: str = ""
+    samples: int = 0
+    loss: float = 0.0
+    norm: float = 0.0
+    running_norm: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """``enrolled``: examples each node told of in round 0; empty: unknown, so counts are only compared in the cohort."""
+
+    enrolled: Mapping[int, int]
+    max_norm_ratio: float
+
+
+class _Refused(Exception):
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code, self.reason = code, reason
+
+
+def judge_updates(
+    candidates: Sequence[Candidate],
+    reference: Mapping[str, NDArray[Any]],
+    limits: Limits,
+    *,
+    running: Collection[str] = (),
+) -> list[Judgement]:
+    """A judgement each, in order. ``reference``: the parameters that were sent; ``running``: names of statistics.
+
+    Learned parameters are compared with the cohort's median, since the learning rate decides how far all move. Running
+    statistics move towards each device's own data whatever the learning rate, so they are also compared with their size.
+    """
+    judged = [_judge(candidate, limits, (LOSS,)) for candidate in candidates]
+    judged = [
+        _measure(judgement, candidate, reference, frozenset(running))
+        for judgement, candidate in zip(judged, candidates, strict=True)
+    ]
+    accepted = [j for j in judged if j.verdict == UpdateVerdict.ACCEPTED]
+    if len(accepted) < SMALLEST_COHORT:
+        return judged
+    sent = math.sqrt(sum(float(np.sum(reference[name].astype(np.float64) ** 2)) for name in running))
+    norm = median(j.norm for j in accepted)
+    running_norm = max(sent, median(j.running_norm for j in accepted))
+    return [_compare_norms(j, norm, running_norm, limits.max_norm_ratio) for j in judged]
+
+
+def judge_metrics(candidates: Sequence[Candidate], limits: Limits, *, required: Sequence[str] = ()) -> list[Judgement]:
+    """The same for replies without arrays (statistics, evaluations), which must have the ``required`` metrics."""
+    return [_judge(candidate, limits, required) for candidate in candidates]
+
+
+def _judge(candidate: Candidate, limits: Limits, required: Sequence[str]) -> Judgement:
+    node_id = candidate.node_id
+    if candidate.error is not None:
+        code, reason = candidate.error
+        verdict = UpdateVerdict.ERROR if candidate.fault else UpdateVerdict.REFUSED
+        return Judgement(node_id=node_id, verdict=verdict, code=code, reason=reason)
+    try:
+        samples = _samples(candidate, limits)
+        loss = _checked_loss(candidate.metrics or {}, required)
+    except _Refused as refused:
+        return _refusal(node_id, refused)
+    return Judgement(node_id=node_id, verdict=UpdateVerdict.ACCEPTED, samples=samples, loss=loss)
+
+
+def _refusal(node_id: int, refused: _Refused) -> Judgement:
+    return Judgement(node_id=node_id, verdict=UpdateVerdict.REFUSED, code=refused.code, reason=refused.reason)
+
+
+def _measure(
+    judgement: Judgement, candidate: Candidate, reference: Mapping[str, NDArray[Any]], running: frozenset[str]
+) -> Judgement:
+    if judgement.verdict != UpdateVerdict.ACCEPTED:
+        return judgement
+    try:
+        squares = _squares(candidate, reference)
+    except _Refused as refused:
+        return _refusal(candidate.node_id, refused)
+    return replace(
+        judgement,
+        norm=math.sqrt(sum(value for name, value in squares.items() if name not in running)),
+        running_norm=math.sqrt(sum(value for name, value in squares.items() if name in running)),
+    )
+
+
+def _samples(candidate: Candidate, limits: Limits) -> int:
+    """The sample count that may weigh: never more than the device enrolled with."""
+    claimed = (candidate.metrics or {}).get(SAMPLES)
+    if isinstance(claimed, bool) or not isinstance(claimed, int | float) or not math.isfinite(claimed) or claimed < 1:
+        raise _Refused("bad_sample_count", f"{SAMPLES} must be a number of at least 1, got {claimed!r}")
+    if not limits.enrolled:
+        return int(claimed)
+    # A device that was not there in round 0 weighs at most as much as the largest that was.
+    enrolled = limits.enrolled.get(candidate.node_id, max(limits.enrolled.values()))
+    if claimed > PLAUSIBLE_GROWTH * enrolled:
+        raise _Refused("implausible_samples", f"claims {claimed:g} examples; it enrolled with {enrolled}")
+    return min(int(claimed), enrolled)
+
+
+def _checked_loss(metrics: Mapping[str, Any], required: Sequence[str]) -> float:
+    """The loss, 0 for a reply that has none; refuses a missing metric and one that is not finite."""
+    for name, value in metrics.items():
+        values = value if isinstance(value, list) else [value]
+        if not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+            raise _Refused("not_finite", f"metric {name!r} is not finite")
+    for name in required:
+        if not isinstance(metrics.get(name), int | float):
+            raise _Refused("missing_metric", f"the reply has no number {name!r}")
+    return float(metrics.get(LOSS, 0.0))
+
+
+def _squares(candidate: Candidate, reference: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    """Squared length of the update by array; refuses anything that is not the model that was sent, one array in memory at a time."""
+    arrays = candidate.arrays
+    if arrays is None:
+        raise _Refused("no_arrays", "the reply has no parameters")
+    if set(arrays) != set(reference):
+        missing, foreign = sorted(set(reference) - set(arrays)), sorted(set(arrays) - set(reference))
+        raise _Refused("wrong_keys", f"missing arrays {missing[:3]}, foreign arrays {foreign[:3]}")
+    for name, sent in reference.items():
+        if tuple(arrays[name].shape) != sent.shape:
+            raise _Refused("wrong_shape", f"{name!r} has shape {tuple(arrays[name].shape)}, not {sent.shape}")
+        if arrays[name].dtype != sent.dtype.name:
+            raise _Refused("wrong_dtype", f"{name!r} has dtype {arrays[name].dtype}, not {sent.dtype.name}")
+    squares = {}
+    for name, sent in reference.items():
+        got = arrays[name].numpy()
+        if not np.isfinite(got).all():
+            raise _Refused("not_finite", f"{name!r} has values that are not finite")
+        squares[name] = float(np.sum((got.astype(np.float64) - sent) ** 2))
+    return squares
+
+
+def _compare_norms(judgement: Judgement, norm: float, running_norm: float, ratio: float) -> Judgement:
+    if judgement.verdict != UpdateVerdict.ACCEPTED:
+        return judgement
+    for what, own, usual in (
+        ("parameters", judgement.norm, norm),
+        ("running statistics", judgement.running_norm, running_norm),
+    ):
+        if usual > 0.0 and own > ratio * usual:
+            reason = f"its {what} moved by {own:.3g}, more than {ratio:g} times the usual {usual:.3g}"
+            return replace(judgement, verdict=UpdateVerdict.REFUSED, code="implausible_norm", reason=reason)
+    return judgement

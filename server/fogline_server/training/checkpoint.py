@@ -1,0 +1,139 @@
+"""What the trainer reads and writes in SQL. Every write is one transaction that first checks the lease.
+
+A round's end — parameters, strategy state, verdicts, metrics, progress — is one transaction too: after a crash a round
+has happened wholly or is still open with its cohort, its tasks and the replies so far.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from fogline_server.db import events
+from fogline_server.devices import service as devices
+from fogline_server.devices.tables import Device
+from fogline_server.jobs.runner import Lease
+from fogline_server.training.admission import Judgement
+from fogline_server.training.spec import RunSpec
+from fogline_server.training.statistics import Statistics
+from fogline_server.training.tables import Round, Run, Task, Update
+from fogline_shared.errors import Conflict
+from fogline_shared.states import ROUND, RUN, RoundState, RunState, UpdateVerdict
+
+
+def begin(session: Session, lease: Lease, run_id: str) -> Run:
+    """The run, RUNNING from now on; raises Conflict ``run_ended``."""
+    lease.check(session)
+    run = session.get_one(Run, run_id)
+    if RUN.terminal(RunState(run.state)):
+        raise Conflict("run_ended", f"run {run_id} is {run.state}")
+    if run.state == RunState.PENDING:
+        run.state = RUN.check(RunState(run.state), RunState.RUNNING)
+        events.record(session, "run.started", "run", run_id)
+    return run
+
+
+def choose_cohort(session: Session, spec: RunSpec, number: int, *, now: datetime) -> list[Device] | int:
+    """The devices of a round, by node id; or, when there are fewer than ``min_devices``, how many there are."""
+    eligible = devices.eligible(session, recipe=spec.recipe, tags=spec.tags, exclude_tags=spec.exclude_tags, now=now)
+    if len(eligible) < spec.min_devices:
+        return len(eligible)
+    ordered = sorted(eligible, key=lambda device: device.node_id)
+    if spec.max_devices is not None and len(ordered) > spec.max_devices:
+        # Not a secret: the same run over the same fleet should pick the same devices.
+        ordered = random.Random(f"{spec.seed}/{number}").sample(ordered, spec.max_devices)  # noqa: S311
+    return ordered
+
+
+def open_round(session: Session, run_id: str, number: int) -> Round | None:
+    """The round, if it was opened before."""
+    return session.get(Round, (run_id, number))
+
+
+def start_round(
+    session: Session, lease: Lease, run: Run, number: int, cohort: Sequence[Device], *, now: datetime
+) -> Round:
+    """Open a round with a cohort that no restart changes."""
+    lease.check(session)
+    row = Round(
+        run_id=run.id,
+        number=number,
+        state=RoundState.OPEN,
+        cohort=[device.id for device in cohort],
+        params_in=run.params_digest,
+        metrics={},
+        started_at=now,
+    )
+    session.add(row)
+    events.record(session, "run.round_opened", "run", run.id, round=number, devices=len(cohort))
+    return row
+
+
+def nodes_of(session: Session, cohort: Sequence[str]) -> dict[int, str]:
+    """Device ids by Flower node id."""
+    rows = session.execute(select(Device.node_id, Device.id).where(Device.id.in_(cohort)))
+    return dict(rows.tuples().all())
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundEnd:
+    """What a round came to. ``judgements`` by the kind of their task; ``params`` None: the round trained nothing."""
+
+    judgements: Mapping[str, Sequence[Judgement]]
+    metrics: Mapping[str, Any]
+    params: str | None = None
+    strategy_state: str | None = None
+    statistics: Statistics | None = None
+
+
+def commit_round(session: Session, lease: Lease, run_id: str, number: int, end: RoundEnd, *, now: datetime) -> None:
+    """Write the end of a round."""
+    lease.check(session)
+    row, run = session.get_one(Round, (run_id, number)), session.get_one(Run, run_id)
+    row.state = ROUND.check(RoundState(row.state), RoundState.COMMITTED)
+    row.closed_at = now
+    for kind, judgements in end.judgements.items():
+        _write_verdicts(session, run_id, number, kind, judgements)
+    row.metrics = {
+        **{name: value for name, value in end.metrics.items() if value is not None},
+        **_counts(session, run_id, number),
+        "seconds": round((now - row.started_at).total_seconds(), 3),
+    }
+    if end.statistics is not None:
+        run.statistics = end.statistics.as_json()
+    if end.params is not None:
+        row.params_out = run.params_digest = end.params
+        run.strategy_state_digest = end.strategy_state
+        run.rounds_done = number
+    events.record(session, "run.round_committed", "run", run_id, round=number, metrics=row.metrics)
+
+
+def _write_verdicts(session: Session, run_id: str, number: int, kind: str, judgements: Sequence[Judgement]) -> None:
+    rows = session.execute(
+        select(Task.node_id, Update)
+        .join(Update, Update.task_id == Task.id)
+        .where(Task.run_id == run_id, Task.round == number, Task.kind == kind)
+    )
+    updates = dict(rows.tuples().all())
+    for judgement in judgements:
+        update = updates[judgement.node_id]
+        update.verdict = judgement.verdict
+        update.code, update.reason = judgement.code[:100], judgement.reason[:2000]
+
+
+def _counts(session: Session, run_id: str, number: int) -> dict[str, int]:
+    """How many replies of a round there are of each verdict, over all its kinds of task."""
+    rows = session.execute(
+        select(Update.verdict, func.count())
+        .join(Task, Task.id == Update.task_id)
+        .where(Task.run_id == run_id, Task.round == number)
+        .group_by(Update.verdict)
+    )
+    found = {str(verdict): count for verdict, count in rows}
+    return {verdict.lower(): found.get(verdict, 0) for verdict in UpdateVerdict}

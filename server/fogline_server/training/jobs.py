@@ -1,0 +1,38 @@
+"""The kinds of job that training brings: ``train``, and ``distil``, which is training with a teacher at hand."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from fogline_server.db.base import utc_now
+from fogline_server.jobs.runner import JobContext, JobKind, Outcome
+from fogline_server.training.service import MAX_ATTEMPTS, QUEUE, end_run
+from fogline_server.training.tables import Run
+from fogline_shared.errors import FoglineError
+from fogline_shared.states import RUN, RunState
+
+
+def _train(context: JobContext) -> Outcome:
+    # torch and flwr load here, in a worker, and never in the API's process.
+    import torch
+
+    from fogline_server.training.trainer import Trainer
+
+    torch.set_num_threads(1)
+    return Trainer(context).run()
+
+
+def _end(session: Session, job_id: str, error: FoglineError) -> None:
+    """The job has failed or was canceled for good: so has its run."""
+    run = session.scalars(select(Run).where(Run.job_id == job_id)).one_or_none()
+    if run is None or RUN.terminal(RunState(run.state)):
+        return
+    state = RunState.CANCELED if error.code == "job_canceled" else RunState.FAILED
+    end_run(session, run.id, state, now=utc_now(), error={"code": error.code, "message": error.message})
+
+
+KINDS = tuple(
+    JobKind(name=name, queue=QUEUE, run=_train, on_failure=_end, max_attempts=MAX_ATTEMPTS)
+    for name in ("train", "distil")
+)

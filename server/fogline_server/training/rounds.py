@@ -1,0 +1,201 @@
+"""One round over any Flower grid: statistics, training, evaluation. Used by the trainer and by simulations alike.
+
+Replies are put in the order of their nodes before anything adds them up, so that a round's result does not depend on
+who was faster; the strategy sees only what admission accepted, in the form admission has checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fogline_server.training.admission import LOSS, SAMPLES, Candidate, Judgement, Limits, judge_metrics, judge_updates
+from fogline_server.training.statistics import Statistics, gather, nothing_accepted
+from fogline_shared import flower
+from fogline_shared.errors import Conflict
+from fogline_shared.flower import Address, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from fogline_shared.recipe import Recipe, TrainPlan
+from fogline_shared.states import UpdateVerdict
+
+if TYPE_CHECKING:
+    from flwr.serverapp import Grid
+    from flwr.serverapp.strategy import Strategy
+
+ARRAYS, TEACHER, CONFIG, METRICS = "arrays", "teacher", "config", "metrics"
+ACCURACY = "accuracy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """The model whose soft labels devices learn from."""
+
+    size: str
+    arrays: ArrayRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """``loss``: the accepted devices' mean, weighted by examples."""
+
+    arrays: ArrayRecord
+    loss: float
+    judgements: Sequence[Judgement]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """Means over the devices' own data, weighted by examples; None when no reply was usable."""
+
+    accuracy: float | None
+    loss: float | None
+    judgements: Sequence[Judgement]
+
+
+def gather_statistics(grid: Grid, recipe: Recipe) -> tuple[Statistics, Sequence[Judgement]]:
+    """Round 0. Raises Conflict ``no_update_accepted``."""
+    content = RecordDict({CONFIG: ConfigRecord({"recipe": recipe.name})})
+    messages = [
+        flower.instruction(content, Address(message_id="", node_id=node, group_id="0", message_type="query"))
+        for node in grid.get_node_ids()
+    ]
+    replies = _in_order(grid.send_and_receive(messages))
+    return gather([_candidate(reply) for reply in replies], channels=recipe.input_shape[0])
+
+
+def train(
+    grid: Grid,
+    strategy: Strategy,
+    arrays: ArrayRecord,
+    number: int,
+    *,
+    size: str,
+    plan: TrainPlan,
+    statistics: Statistics,
+    max_norm_ratio: float,
+    teacher: Teacher | None = None,
+    running: Collection[str] = (),
+    adaptive: bool = False,
+) -> Trained:
+    """One training round. Raises Conflict ``no_update_accepted``.
+
+    ``running``: names of running statistics. With an ``adaptive`` strategy they take the plain mean: a server-side
+    optimiser would step BatchNorm's variances below zero.
+    """
+    config = _config(size, statistics, plan=plan, teacher=teacher)
+    messages = list(strategy.configure_train(number, arrays, config, grid))
+    if teacher is not None:
+        for message in messages:
+            message.content[TEACHER] = teacher.arrays
+    replies = _in_order(grid.send_and_receive(messages))
+    reference = flower.arrays_of(arrays)
+    limits = Limits(enrolled=statistics.samples, max_norm_ratio=max_norm_ratio)
+    judgements = judge_updates([_candidate(reply) for reply in replies], reference, limits, running=running)
+    accepted = _admitted(replies, judgements, list(reference))
+    if not accepted:
+        raise nothing_accepted(number, judgements)
+    loss = _mean(judgements, [judgement.loss for judgement in judgements])
+    new = _aggregate(strategy, number, accepted, list(reference))
+    for name in running if adaptive else ():
+        new[name] = _mean_array(accepted, name)
+    arrays = flower.to_record({name: new[name].astype(old.dtype) for name, old in reference.items()})
+    return Trained(arrays=arrays, loss=loss, judgements=judgements)
+
+
+def evaluate(
+    grid: Grid, strategy: Strategy, arrays: ArrayRecord, number: int, *, size: str, statistics: Statistics
+) -> Evaluated:
+    """Have the devices evaluate on their own data."""
+    messages = strategy.configure_evaluate(number, arrays, _config(size, statistics), grid)
+    replies = _in_order(grid.send_and_receive(messages))
+    limits = Limits(enrolled=statistics.samples, max_norm_ratio=1.0)
+    candidates = [_candidate(reply) for reply in replies]
+    judgements = judge_metrics(candidates, limits, required=(ACCURACY, LOSS))
+    if not any(judgement.verdict == UpdateVerdict.ACCEPTED for judgement in judgements):
+        return Evaluated(accuracy=None, loss=None, judgements=judgements)
+    accuracies = [float((candidate.metrics or {}).get(ACCURACY, 0.0)) for candidate in candidates]
+    return Evaluated(
+        accuracy=_mean(judgements, accuracies),
+        loss=_mean(judgements, [judgement.loss for judgement in judgements]),
+        judgements=judgements,
+    )
+
+
+def _mean(judgements: Sequence[Judgement], values: Sequence[float]) -> float:
+    """Mean over the accepted replies, weighted by examples."""
+    accepted = [(j.samples, v) for j, v in zip(judgements, values, strict=True) if j.verdict == UpdateVerdict.ACCEPTED]
+    return sum(n * v for n, v in accepted) / sum(n for n, _ in accepted)
+
+
+def _mean_array(accepted: Sequence[Message], name: str) -> NDArray[Any]:
+    contents = [reply.content for reply in accepted]
+    weights = [content.metric_records[METRICS][SAMPLES] for content in contents]
+    arrays = [content.array_records[ARRAYS][name].numpy().astype(np.float64) for content in contents]
+    mean: NDArray[Any] = np.average(np.stack(arrays), axis=0, weights=weights)
+    return mean
+
+
+def _config(
+    size: str, statistics: Statistics, *, plan: TrainPlan | None = None, teacher: Teacher | None = None
+) -> ConfigRecord:
+    values: dict[str, Any] = {"size": size, **statistics.standardisation.as_json()}
+    if plan is not None:
+        values |= asdict(plan)
+    if teacher is not None:
+        values["teacher_size"] = teacher.size
+    return ConfigRecord(values)
+
+
+def _in_order(replies: Iterable[Message]) -> list[Message]:
+    return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
+
+
+def _candidate(reply: Message) -> Candidate:
+    node_id = reply.metadata.src_node_id
+    if reply.has_error():
+        fault = reply.error.code != flower.UNREADABLE_REPLY
+        return Candidate(node_id=node_id, error=flower.reason_of(reply.error), fault=fault)
+    arrays, metrics = reply.content.get(ARRAYS), reply.content.get(METRICS)
+    return Candidate(
+        node_id=node_id,
+        metrics=metrics if isinstance(metrics, MetricRecord) else None,
+        arrays=arrays if isinstance(arrays, ArrayRecord) else None,
+    )
+
+
+def _admitted(replies: Sequence[Message], judgements: Sequence[Judgement], order: Sequence[str]) -> list[Message]:
+    """The accepted replies as the strategy gets them: arrays in the model's order, the two metrics that count."""
+    admitted = []
+    for reply, judgement in zip(replies, judgements, strict=True):
+        if judgement.verdict != UpdateVerdict.ACCEPTED:
+            continue
+        arrays = reply.content[ARRAYS]
+        reply.content = RecordDict(
+            {
+                ARRAYS: ArrayRecord({name: arrays[name] for name in order}),
+                METRICS: MetricRecord({SAMPLES: judgement.samples, LOSS: judgement.loss}),
+            }
+        )
+        admitted.append(reply)
+    return admitted
+
+
+def _aggregate(
+    strategy: Strategy, number: int, accepted: Sequence[Message], order: Sequence[str]
+) -> dict[str, NDArray[Any]]:
+    """The strategy's result by name (some strategies drop names and keep the order).
+
+    Raises Conflict ``aggregation_failed``: a rule that cannot work with so few replies, say; asking again will not help.
+    """
+    try:
+        aggregated, _ = strategy.aggregate_train(number, accepted)
+    except Exception as error:  # strategies are Flower's or a third party's
+        message = f"{type(strategy).__name__} failed on {len(accepted)} updates in round {number}: {error}"
+        raise Conflict("aggregation_failed", message[:400]) from error
+    if aggregated is None:
+        raise Conflict("aggregation_failed", f"{type(strategy).__name__} gave no parameters in round {number}")
+    arrays = flower.arrays_of(aggregated)
+    return arrays if set(arrays) == set(order) else dict(zip(order, arrays.values(), strict=True))

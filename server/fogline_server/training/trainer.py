@@ -1,0 +1,222 @@
+"""The training loop, as a job. It is meant to be killed: each round continues where its rows say it stands.
+
+    begin            RUNNING; parameters of the last committed round, or initial ones
+    round 0          devices send sums → standardisation (a distilled run takes its teacher's)
+    round 1 … n      cohort → Flower strategy configures → tasks → replies → admission → strategy aggregates
+                     → (devices evaluate) → holdout accuracy → commit
+    end              SUCCEEDED, in the transaction that ends the job
+
+The parameters after each round depend on the run's seed and the replies alone, so an interrupted run ends with the very
+bytes of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from fogline_recipes import parameters
+from fogline_server.db import events
+from fogline_server.db.base import utc_now
+from fogline_server.jobs.doorbell import EVENTS, RUN
+from fogline_server.jobs.runner import JobContext, Outcome
+from fogline_server.training import checkpoint, rounds
+from fogline_server.training.checkpoint import RoundEnd
+from fogline_server.training.grid import GatewayGrid, Parts, Phase
+from fogline_server.training.rounds import Teacher
+from fogline_server.training.spec import RunSpec
+from fogline_server.training.statistics import Statistics
+from fogline_server.training.strategies import base as strategies
+from fogline_server.training.tables import Run
+from fogline_shared import flower, states, tensors
+from fogline_shared.errors import InvalidInput
+from fogline_shared.flower import ArrayRecord
+from fogline_shared.recipe import load_recipe
+from fogline_shared.states import RunState
+
+_SMALL_REPLY = 64 * 1024
+# What a reply may weigh beyond the parameters it was sent: its header's own spelling.
+_SLACK = 64 * 1024
+_WAIT_FOR_DEVICES_S = 0.5
+
+
+class Trainer:
+    """One attempt at a run. Raises what ends the job: FoglineError, JobCanceled, LeaseLost."""
+
+    def __init__(self, context: JobContext) -> None:
+        self._context = context
+        self._db, self._blobs, self._lease = context.db, context.blobs, context.lease
+        self._waiter = context.doorbell.waiter(RUN + context.spec["run_id"])
+        with self._db.transaction() as session:
+            self._run = checkpoint.begin(session, self._lease, context.spec["run_id"])
+        self._spec = RunSpec.from_json(self._run.spec)
+        self._recipe = load_recipe(self._run.recipe)
+        self._rule = self._spec.rule()
+        self._strategy = self._rule.build()
+        # Evaluates on the holdout and tells which arrays are running statistics; its weights come from `_arrays`.
+        self._model = self._recipe.model(self._run.size, seed=self._spec.seed)
+        self._holdout = self._recipe.holdout()
+
+    def run(self) -> Outcome:
+        """Train to the end; the outcome marks the run SUCCEEDED."""
+        try:
+            arrays = self._restore()
+            statistics = self._statistics()
+            teacher = self._teacher()
+            for number in range(self._run.rounds_done + 1, self._spec.total_rounds + 1):
+                arrays = self._round(number, arrays, statistics, teacher)
+        finally:
+            self._waiter.close()
+        return Outcome(result={"run_id": self._run.id, "params_digest": self._run.params_digest}, commit=self._succeed)
+
+    def _restore(self) -> ArrayRecord:
+        """The parameters and the strategy's state as the last committed round left them."""
+        if self._run.params_digest is None:
+            self._initialise()
+        if self._run.strategy_state_digest is not None:
+            state = tensors.decode(self._blobs.read(self._run.strategy_state_digest))
+            strategies.write_state(self._rule, self._strategy, {name: array.copy() for name, array in state.items()})
+        assert self._run.params_digest is not None
+        return flower.read_arrays(self._blobs.path(self._run.params_digest))
+
+    def _initialise(self) -> None:
+        initial = parameters.read(self._model)
+        digest = self._spec.init_from
+        if digest is None:
+            digest = self._blobs.put(tensors.encode(initial)).digest
+        else:
+            given = tensors.decode(self._blobs.read(digest))
+            parameters.write(self._model, given)
+        with self._db.transaction() as session:
+            self._lease.check(session)
+            session.get_one(Run, self._run.id).params_digest = digest
+        self._run.params_digest = digest
+
+    def _teacher(self) -> Teacher | None:
+        if self._spec.distil_from is None:
+            return None
+        with self._db.read() as session:
+            teacher = session.get_one(Run, self._spec.distil_from)
+        if teacher.params_digest is None:
+            raise InvalidInput("teacher_not_ready", f"run {teacher.id} has no parameters")
+        return Teacher(size=teacher.size, arrays=flower.read_arrays(self._blobs.path(teacher.params_digest)))
+
+    def _statistics(self) -> Statistics:
+        """What the run knows, or the teacher's (it expects inputs as it was trained on them), or a round 0."""
+        if self._run.statistics is not None:
+            return Statistics.from_json(self._run.statistics)
+        if self._spec.distil_from is not None:
+            with self._db.transaction() as session:
+                self._lease.check(session)
+                known = session.get_one(Run, self._spec.distil_from).statistics
+                session.get_one(Run, self._run.id).statistics = known
+            assert known is not None, "create_run asks for a teacher that SUCCEEDED"
+            return Statistics.from_json(known)
+        nodes = self._cohort(0)
+        grid = self._grid(0, "query", nodes, _SMALL_REPLY)
+        statistics, judgements = rounds.gather_statistics(grid, self._recipe)
+        self._commit(0, RoundEnd(judgements={"query": judgements}, metrics={}, statistics=statistics))
+        return statistics
+
+    def _round(self, number: int, arrays: ArrayRecord, statistics: Statistics, teacher: Teacher | None) -> ArrayRecord:
+        nodes = self._cohort(number)
+        plan = self._spec.train_plan(self._recipe, number)
+        assert self._run.params_digest is not None
+        grid = self._grid(number, "train", nodes, self._blobs.size(self._run.params_digest) + _SLACK)
+        trained = rounds.train(
+            grid,
+            self._strategy,
+            arrays,
+            number,
+            size=self._run.size,
+            plan=plan,
+            statistics=statistics,
+            max_norm_ratio=self._spec.max_norm_ratio,
+            teacher=teacher,
+            running=[name for name, _ in self._model.named_buffers() if name in arrays],
+            adaptive=self._rule.adaptive,
+        )
+        judgements = {"train": trained.judgements}
+        metrics: dict[str, Any] = {"loss": trained.loss, "learning_rate": plan.learning_rate}
+        params = self._blobs.put(tensors.encode(flower.arrays_of(trained.arrays))).digest
+        new = flower.read_arrays(self._blobs.path(params))
+        if self._spec.evaluate_every and number % self._spec.evaluate_every == 0:
+            grid = self._grid(number, "evaluate", nodes, _SMALL_REPLY)
+            evaluated = rounds.evaluate(grid, self._strategy, new, number, size=self._run.size, statistics=statistics)
+            judgements["evaluate"] = evaluated.judgements
+            metrics |= {"accuracy": evaluated.accuracy, "evaluation_loss": evaluated.loss}
+        metrics |= self._on_holdout(new, statistics)
+        end = RoundEnd(judgements=judgements, metrics=metrics, params=params, strategy_state=self._strategy_state())
+        self._commit(number, end)
+        self._run.params_digest = params
+        return new
+
+    def _on_holdout(self, arrays: ArrayRecord, statistics: Statistics) -> Mapping[str, float]:
+        if self._holdout is None:
+            return {}
+        parameters.write(self._model, flower.arrays_of(arrays))
+        evaluation = self._recipe.evaluate(self._model, self._holdout, statistics.standardisation)
+        return {"holdout_accuracy": evaluation.accuracy, "holdout_loss": evaluation.loss}
+
+    def _strategy_state(self) -> str | None:
+        state = strategies.read_state(self._rule, self._strategy)
+        return self._blobs.put(tensors.encode(state)).digest if state else None
+
+    def _cohort(self, number: int) -> dict[int, str]:
+        """The nodes of a round: as it was opened, or of the devices that are there now, waiting for enough of them."""
+        while True:
+            with self._db.transaction() as session:
+                row = checkpoint.open_round(session, self._run.id, number)
+                now = utc_now()
+                if row is None:
+                    cohort = checkpoint.choose_cohort(session, self._spec, number, now=now)
+                    if not isinstance(cohort, int):
+                        row = checkpoint.start_round(session, self._lease, self._run, number, cohort, now=now)
+                if row is not None:
+                    return checkpoint.nodes_of(session, row.cohort)
+            message = f"round {number} waits for devices: {cohort} of {self._spec.min_devices} are eligible"
+            self._lease.progress(self._progress(number), self._spec.total_rounds, message)
+            self._waiter.wait(_WAIT_FOR_DEVICES_S)
+
+    def _grid(self, number: int, kind: str, nodes: Mapping[int, str], max_reply_bytes: int) -> GatewayGrid:
+        def on_wait(answered: int, of: int) -> None:
+            message = f"round {number} ({kind}): {answered} of {of} devices have answered"
+            self._lease.progress(self._progress(number), self._spec.total_rounds, message)
+
+        phase = Phase(
+            run_id=self._run.id,
+            recipe=self._run.recipe,
+            round=number,
+            kind=kind,
+            nodes=nodes,
+            quorum=self._spec.quorum,
+            deadline_s=self._spec.round_deadline_s,
+            max_reply_bytes=max_reply_bytes,
+        )
+        parts = Parts(
+            db=self._db,
+            blobs=self._blobs,
+            doorbell=self._context.doorbell,
+            waiter=self._waiter,
+            lease=self._lease,
+            on_wait=on_wait,
+        )
+        return GatewayGrid(phase, parts)
+
+    @staticmethod
+    def _progress(number: int) -> int:
+        return max(0, number - 1)
+
+    def _commit(self, number: int, end: RoundEnd) -> None:
+        with self._db.transaction() as session:
+            checkpoint.commit_round(session, self._lease, self._run.id, number, end, now=utc_now())
+        self._context.doorbell.ring(EVENTS)
+        self._lease.progress(number, self._spec.total_rounds, f"round {number} of {self._spec.total_rounds} is done")
+
+    def _succeed(self, session: Session) -> None:
+        run = session.get_one(Run, self._run.id)
+        run.state = states.RUN.check(RunState(run.state), RunState.SUCCEEDED)
+        run.finished_at = utc_now()
+        events.record(session, "run.succeeded", "run", run.id, params_digest=run.params_digest)
