@@ -1,0 +1,112 @@
+"""Processes of a benchmark: each in a group of its own, logged to a file, all gone at the end whatever happened."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+T = TypeVar("T")
+
+
+@dataclass(kw_only=True)
+class Processes:
+    """What was started, and where it logs."""
+
+    folder: Path
+    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self, name: str, command: Sequence[object], *, env: Mapping[str, str] | None = None) -> subprocess.Popen:
+        """Start one; its output goes to ``<folder>/<name>.log``."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [str(part) for part in command],
+                env={**os.environ, **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=self.folder,
+            )
+        self.running.append(process)
+        return process
+
+    def stop(self) -> None:
+        """Ask each group to end, then make it, and whatever left its group (some daemons start sessions of their own)."""
+        strays = [child for process in self.running for child in _descendants(process.pid)]
+        for process in reversed(self.running):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + 10
+        for process in self.running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.1, deadline - time.monotonic()))
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        for stray in strays:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                stray.kill()  # psutil compares start times: a reused process id is not hit
+
+    def tails(self) -> str:
+        """The last lines of every log, for the error that says why there is no figure."""
+        parts = []
+        for path in sorted(self.folder.glob("*.log")):
+            lines = path.read_text(errors="replace").splitlines()[-15:]
+            parts.append(f"--- {path.name}\n" + "\n".join(lines))
+        return "\n".join(parts)
+
+
+@contextlib.contextmanager
+def processes(folder: Path) -> Iterator[Processes]:
+    """A set of processes that ends with the block; an error inside it carries their last words."""
+    group = Processes(folder=folder)
+    try:
+        yield group
+    except Exception as error:
+        error.add_note(group.tails())
+        raise
+    finally:
+        group.stop()
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def wait_for(what: str, ready: Callable[[], T | None], *, timeout_s: float, every_s: float = 0.2) -> T:
+    """Poll until ``ready`` gives something; raise TimeoutError naming what was waited for."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        found = ready()
+        if found:
+            return found
+        time.sleep(every_s)
+    raise TimeoutError(f"{what}: not within {timeout_s:.0f} s")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on at this moment."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def listening(port: int) -> bool:
+    """Whether somebody accepts on it."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
