@@ -1,0 +1,175 @@
+"""Foreign ONNX files: taken in after a look in another process, or refused with a code."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from tiny_release import ready_release, settled
+
+from fogline_server.blobs.store import BlobStore
+from fogline_server.compression.engine import manifest_of, open_session
+from fogline_server.compression.stamp import write_manifest
+from fogline_server.db.base import utc_now
+from fogline_server.db.database import Database
+from fogline_server.registry import service
+from fogline_server.registry.tables import Release
+from fogline_shared.errors import Conflict, NotFound
+from fogline_shared.manifest import METADATA_KEY
+
+
+def take_in(
+    db: Database, blobs: BlobStore, model: bytes, *, like: Release | None = None, name: str = "foreign"
+) -> Release:
+    digest = blobs.put([model]).digest
+    with db.transaction() as session:
+        release_id = service.import_release(
+            session,
+            blobs,
+            name=name,
+            digest=digest,
+            like_release_id=like.id if like else None,
+            now=utc_now(),
+            actor="test",
+        ).id
+    return settled(db, blobs, release_id)
+
+
+def artifact(db: Database, blobs: BlobStore, release: Release, variant: str = "student_fp32") -> bytes:
+    with db.read() as session:
+        return blobs.read(service.get_variant(session, release.id, variant).digest)
+
+
+def linear(width: int = 6 * 32, classes: int = 4, *, domain: str = "", weight: float = 0.01) -> bytes:
+    """A foreign model without a manifest: flatten, multiply."""
+    rng = np.random.default_rng(0)
+    w = onnx.numpy_helper.from_array((weight * rng.standard_normal((width, classes))).astype(np.float32), "w")
+    nodes = [
+        helper.make_node("Flatten", ["pixels"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["answer"], domain=domain),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "linear",
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 6, width // 6])],
+        [helper.make_tensor_value_info("answer", TensorProto.FLOAT, ["n", classes])],
+        [w],
+    )
+    opsets = [helper.make_opsetid("", 17)] + ([helper.make_opsetid(domain, 1)] if domain else [])
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+
+
+def without_manifest(model: bytes) -> bytes:
+    proto = onnx.load_from_string(model)
+    kept = {p.key: p.value for p in proto.metadata_props if p.key != METADATA_KEY}
+    helper.set_model_props(proto, kept)
+    return proto.SerializeToString()
+
+
+def test_a_file_with_a_manifest_becomes_a_sealed_release(database: Database, blobs: BlobStore) -> None:
+    model = artifact(database, blobs, ready_release(database, blobs))
+    release = take_in(database, blobs, model)
+    assert (release.state, release.recipe, release.default_variant) == ("READY", "tiny", "student_fp32")
+    assert release.report["imported"] == {"manifest": "kept"}
+    assert artifact(database, blobs, release) == model
+    with database.read() as session:
+        assert service.verify(session, blobs, release.id).ok
+        assert service.get_variant(session, release.id, "student_fp32").metrics["accuracy"] > 0.9
+
+
+def test_a_file_without_one_takes_it_from_the_release_it_is_like(sqlite_database: Database, blobs: BlobStore) -> None:
+    like = ready_release(sqlite_database, blobs)
+    release = take_in(sqlite_database, blobs, linear(), like=like)
+    assert (release.state, release.default_variant) == ("READY", "student_int8")
+    manifest = manifest_of(open_session(artifact(sqlite_database, blobs, release, "student_int8")))
+    assert (manifest.input_name, manifest.output_name) == ("pixels", "answer")
+    with sqlite_database.read() as session:
+        # Bad, but that is for rollout gates to find: what was measured is on record.
+        assert service.get_variant(session, release.id, "student_int8").metrics["accuracy"] < 0.6
+
+
+def test_a_file_without_one_and_like_nothing_is_refused(sqlite_database: Database, blobs: BlobStore) -> None:
+    release = take_in(sqlite_database, blobs, linear())
+    assert (release.state, release.error["code"]) == ("FAILED", "no_manifest")
+
+
+def not_a_number() -> bytes:
+    return linear(weight=float("nan"))
+
+
+def truncated() -> bytes:
+    return linear()[:200]
+
+
+def external() -> bytes:
+    proto = onnx.load_from_string(linear())
+    tensor = proto.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    return proto.SerializeToString()
+
+
+def unsorted() -> bytes:
+    proto = onnx.load_from_string(linear())
+    nodes = list(proto.graph.node)[::-1]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    return proto.SerializeToString()
+
+
+REFUSED = {
+    "text": (lambda: b"this is not a model" * 50, "not_onnx"),
+    "empty": (lambda: b"", "not_onnx"),
+    "truncated": (truncated, "not_onnx"),
+    "unsorted graph": (unsorted, "not_onnx"),
+    "weights elsewhere": (external, "external_data"),
+    "custom operator": (lambda: linear(domain="com.evil"), "foreign_operators"),
+    "other input shape": (lambda: linear(6 * 31), "wrong_signature"),
+    "other classes": (lambda: linear(classes=5), "wrong_signature"),
+    "NaN weights": (not_a_number, "logits_not_finite"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_bad_file_is_refused_with_its_code(sqlite_database: Database, blobs: BlobStore, case: str) -> None:
+    make, code = REFUSED[case]
+    like = ready_release(sqlite_database, blobs)
+    release = take_in(sqlite_database, blobs, make(), like=like)
+    assert (release.state, release.error["code"]) == ("FAILED", code)
+
+
+def test_a_manifest_of_another_model_is_refused(sqlite_database: Database, blobs: BlobStore) -> None:
+    good = artifact(sqlite_database, blobs, ready_release(sqlite_database, blobs))
+    manifest = manifest_of(open_session(good))
+    other = write_manifest(linear(), manifest)
+    assert take_in(sqlite_database, blobs, other, name="a").error["code"] == "wrong_signature"
+    worse = onnx.load_from_string(good)
+    for tensor in worse.graph.initializer:  # the same graph, its last bias turned over
+        if len(tensor.dims) == 1 and tensor.dims[0] == 4:
+            tensor.raw_data = np.array([50, -50, 50, -50], np.float32).tobytes()
+    release = take_in(sqlite_database, blobs, worse.SerializeToString(), name="b")
+    assert release.error["code"] == "known_answers_differ"
+
+
+def test_what_is_wrong_at_once_is_refused_at_once(database: Database, blobs: BlobStore) -> None:
+    def code(digest: str, like: str | None = None, name: str = "foreign") -> str:
+        with pytest.raises((NotFound, Conflict)) as error, database.transaction() as session:
+            service.import_release(
+                session, blobs, name=name, digest=digest, like_release_id=like, now=utc_now(), actor="test"
+            )
+        return error.value.code
+
+    there = blobs.put([b"x"]).digest
+    assert code("0" * 64) == "blob_not_found"
+    assert code(there, like="nobody") == "release_not_found"
+    ready_release(database, blobs, "taken")
+    assert code(there, name="taken") == "release_name_taken"
+
+
+def test_the_twin_without_metadata_is_taken_in_again(sqlite_database: Database, blobs: BlobStore) -> None:
+    like = ready_release(sqlite_database, blobs)
+    bare = without_manifest(artifact(sqlite_database, blobs, like))
+    release = take_in(sqlite_database, blobs, bare, like=like)
+    assert release.state == "READY"
