@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fogline_server.db import events
 from fogline_server.db.base import new_id
-from fogline_server.registry.tables import Alias
 from fogline_server.rollouts import store
+from fogline_server.rollouts.admission import quota
 from fogline_server.rollouts.plan import RolloutPlan
 from fogline_server.rollouts.tables import Assignment, Rollout, Stage
 from fogline_shared.errors import Conflict, InvalidInput, NotFound
@@ -110,18 +108,6 @@ def cancel(session: Session, rollout_id: str, *, now: datetime, actor: str) -> R
     return rollout
 
 
-def from_schedule(session: Session, spec: Mapping[str, Any], now: datetime, actor: str) -> str:
-    """The schedules' action ``rollout``: ``{"release_id": …}`` or ``{"alias": …}``, and ``"plan": {…}``; start it now."""
-    release_id = spec.get("release_id")
-    if release_id is None:
-        alias = session.get(Alias, str(spec.get("alias", "")))
-        if alias is None:
-            raise NotFound("alias_not_found", f"a scheduled rollout names a release_id or an alias: {dict(spec)}")
-        release_id = alias.release_id
-    plan = RolloutPlan.from_json(spec.get("plan", {}))
-    return create_rollout(session, str(release_id), plan, start_at=now, now=now, actor=actor).id
-
-
 def get_rollout(session: Session, rollout_id: str) -> Rollout:
     """One rollout; NotFound ``rollout_not_found``."""
     rollout = session.get(Rollout, rollout_id)
@@ -190,11 +176,6 @@ def preview(session: Session, release_id: str, plan: RolloutPlan, *, now: dateti
         previous_release_id=previous.release_id if previous else None,
         in_the_way=[r.id for r in store.in_the_way(session, recipe=release.recipe, tags=plan.tags)],
     )
-
-
-def quota(percent: float, reachable: int) -> int:
-    """Devices up to and including a stage: never none while there is one."""
-    return min(reachable, math.ceil(percent * reachable / 100.0))
 
 
 def _schedule(session: Session, rollout: Rollout, start_at: datetime, *, now: datetime, actor: str) -> None:

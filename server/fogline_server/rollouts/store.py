@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import func, select, text
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from fogline_server.devices.tables import Device
@@ -50,10 +50,15 @@ def artifact(session: Session, release_id: str, variant: str) -> tuple[Release, 
     return release, Target(release_id=release_id, variant=name, digest=row.digest, size=row.size)
 
 
-def meant(session: Session, *, recipe: str, tags: Collection[str]) -> Sequence[Device]:
-    """The active devices a rollout is for: those that have every tag and, if they name recipes at all, this one."""
-    active = session.scalars(select(Device).where(Device.state == DeviceState.ACTIVE).order_by(Device.id)).all()
-    return [d for d in active if set(tags) <= set(d.tags) and (not d.recipes or recipe in d.recipes)]
+def meant(session: Session, *, recipe: str, tags: Collection[str]) -> list[Device]:
+    """The active devices a rollout is for."""
+    active = session.scalars(select(Device).where(Device.state == DeviceState.ACTIVE).order_by(Device.id))
+    return for_whom(active, recipe=recipe, tags=tags)
+
+
+def for_whom(devices: Iterable[Device], *, recipe: str, tags: Collection[str]) -> list[Device]:
+    """Those that have every tag and, if they name recipes at all, this one: a device may infer what it cannot train."""
+    return [d for d in devices if set(tags) <= set(d.tags) and (not d.recipes or recipe in d.recipes)]
 
 
 def online(device: Device, now: datetime) -> bool:
@@ -93,11 +98,3 @@ def in_the_way(session: Session, *, recipe: str, tags: Collection[str], but: str
         if (other.recipe == recipe and set(other.plan["tags"]) == set(tags))
         or ours & {d.id for d in meant(session, recipe=other.recipe, tags=other.plan["tags"])}
     ]
-
-
-def count_by_state(session: Session, rollout_id: str) -> dict[str, int]:
-    """How many of a rollout's assignments are in each state."""
-    rows = session.execute(
-        select(Assignment.state, func.count()).where(Assignment.rollout_id == rollout_id).group_by(Assignment.state)
-    )
-    return dict(rows.tuples().all())
