@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tiny_recipe import Tiny
+from tiny_release import blob_of, trained
+
+from fogline_server.compression.engine import open_session, run
+from fogline_server.compression.evaluate import evaluate
+from fogline_server.compression.export import export_onnx, load_model
+from fogline_server.compression.stamp import clearest
+from fogline_shared.errors import Corrupt, InvalidInput
+
+
+def test_the_artifact_takes_raw_units_and_any_batch() -> None:
+    recipe, (params, standardisation) = Tiny(), trained("student")
+    model = export_onnx(recipe, "student", params, standardisation, "student_fp32")
+    holdout = recipe.holdout()
+    torch_says = recipe.evaluate(load_model(recipe, "student", params), holdout, standardisation)
+    onnx_says = evaluate(model, holdout)
+    assert onnx_says.confusion == torch_says.confusion
+    assert onnx_says.loss == pytest.approx(torch_says.loss, rel=1e-4)
+    session = open_session(model)
+    assert [run(session, holdout.x[:n]).shape for n in (1, 3)] == [(1, 4), (3, 4)]
+
+
+def test_the_same_parameters_give_the_same_bytes() -> None:
+    recipe, (params, standardisation) = Tiny(), trained("student")
+    one, two = (export_onnx(recipe, "student", params, standardisation, "student_fp32") for _ in range(2))
+    assert one == two
+
+
+def test_a_step_counter_may_be_missing_but_nothing_else() -> None:
+    recipe, (_, standardisation) = Tiny(), trained("student")
+    model = recipe.model("student", seed=0)
+    del model[1]._buffers["num_batches_tracked"]
+    export_onnx(recipe, "student", blob_of(model.requires_grad_(False)), standardisation, "student_fp32")
+    del model[1]._buffers["running_mean"]
+    with pytest.raises(Corrupt) as error:
+        export_onnx(recipe, "student", blob_of(model), standardisation, "student_fp32")
+    assert (error.value.code, "1.running_mean" in error.value.message) == ("params_mismatch", True)
+
+
+class Wayward(Tiny):
+    """A recipe whose model no tracer can follow, or that has the wrong number of outputs."""
+
+    def model(self, size: str, *, seed: int):
+        import torch
+
+        class Lost(torch.nn.Module):
+            def forward(self, x):
+                raise RuntimeError("no way through")
+
+        return Lost() if size == "student" else torch.nn.Flatten()
+
+
+@pytest.mark.parametrize("size", ["student", "teacher"])
+def test_a_recipe_that_does_not_export_is_refused_with_a_code(size: str) -> None:
+    _, standardisation = trained("student")
+    empty = blob_of(Wayward().model(size, seed=0))
+    with pytest.raises(InvalidInput) as error:
+        export_onnx(Wayward(), size, empty, standardisation, "student_fp32")
+    assert error.value.code == "not_exportable"
+
+
+def test_known_answers_are_the_clearest_of_each_class() -> None:
+    logits = np.array([[9, 0, 0], [1, 0, 0], [0, 5, 0], [0, 6, 0], [0, 0, 2]], dtype=np.float32)
+    assert clearest(logits, 3) == [0, 3, 4]
+    assert clearest(logits, 5) == [0, 3, 4, 2, 1]
