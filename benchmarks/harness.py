@@ -28,7 +28,10 @@ VENVS = Path(__file__).resolve().parent / ".venvs"
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """``ratio`` is ours over the peer's (or over the limit); lower is better unless ``higher_is_better``."""
+    """``ratio`` is ours over the peer's (or over the limit); lower is better unless ``higher_is_better``.
+
+    ``spread``: standard deviation of ours, where it is a mean over repetitions.
+    """
 
     name: str
     unit: str
@@ -37,6 +40,7 @@ class Figure:
     peer_name: str
     target: float
     higher_is_better: bool = False
+    spread: float = 0.0
     detail: dict[str, object] = field(default_factory=dict)
 
     @property
@@ -80,9 +84,10 @@ def show(figures: Sequence[Figure]) -> None:
     table = Table("figure", "ours", "peer or limit", "ratio", "target", "met")
     for f in figures:
         sign = "≥" if f.higher_is_better else "≤"
+        spread = f" ± {f.spread:.2g}" if f.spread else ""
         table.add_row(
             f.name,
-            f"{f.ours:.4g} {f.unit}",
+            f"{f.ours:.4g}{spread} {f.unit}",
             f"{f.peer:.4g} {f.unit} ({f.peer_name})",
             f"{f.ratio:.4g}",
             f"{sign} {f.target:.4g}",

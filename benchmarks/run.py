@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small sizes, to try a benchmark out; writes no results")
     arguments = parser.parse_args()
     if unknown := set(arguments.groups) - set(GROUPS):
-        parser.error(f"unknown group {sorted(unknown)[0]!r}; known: {', '.join(GROUPS)}")
+        parser.error(f"unknown group {min(unknown)!r}; known: {', '.join(GROUPS)}")
     options = Options(quick=arguments.quick)
     figures: list[Figure] = []
     failed = []
