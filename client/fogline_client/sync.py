@@ -21,7 +21,7 @@ from fogline_client.identity import Identity
 from fogline_client.telemetry.spool import Spool
 from fogline_shared import wire
 from fogline_shared.backoff import full_jitter
-from fogline_shared.errors import FoglineError, InvalidInput, Unavailable
+from fogline_shared.errors import FoglineError, Unavailable
 from fogline_shared.proto.edge_pb2_grpc import EdgeStub
 from fogline_shared.protocol import Ack, CloudFrame, DesiredState, Hello, Pace, Scalar, TaskOffer, TaskReply
 
@@ -30,8 +30,6 @@ log = structlog.get_logger()
 DEFAULT_PACE = Pace(reconnect_min_s=0.0, reconnect_max_s=2.0, telemetry_every_s=10.0)
 # The longest wait between two attempts, when the coordinator stays away.
 _LONGEST_WAIT_S = 60.0
-# How often the coordinator may refuse the stream as malformed before the frame at its head is dropped.
-_MAX_REFUSALS = 3
 _BATCH = 64
 
 
@@ -58,7 +56,6 @@ class Sync:
         self._channel: grpc.aio.Channel | None = None
         self._wake = asyncio.Event()
         self._attributes: Mapping[str, Scalar] | None = None
-        self._refused = (0, 0)
 
     def wake(self) -> None:
         """There is something new in the spool. Call on the event loop."""
@@ -150,23 +147,12 @@ class Sync:
                 self.pace = frame
             case Ack():
                 self._p.spool.ack(frame.seq)
-                self._refused = (0, 0)
 
     def _note(self, error: FoglineError) -> None:
-        """Log a change of reason once, not at every attempt, and drop a frame that the coordinator cannot take."""
+        """Log a change of reason once, not at every attempt."""
         if self.last_error is None or self.last_error.code != error.code:
             log.warning("not connected", code=error.code, reason=error.message)
         self.last_error = error
-        if not isinstance(error, InvalidInput):
-            return
-        head = next(iter(self._p.spool.pending(after=0, limit=1)), None)
-        if head is None:
-            return
-        seq, refusals = self._refused
-        self._refused = (head.seq, refusals + 1 if seq == head.seq else 1)
-        if self._refused[1] >= _MAX_REFUSALS:
-            log.error("frame dropped: the coordinator refuses it", seq=head.seq, code=error.code)
-            self._p.spool.ack(head.seq)
 
 
 async def _frames(call: grpc.aio.StreamStreamCall) -> AsyncGenerator[CloudFrame, None]:

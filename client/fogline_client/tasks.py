@@ -28,6 +28,9 @@ class Host(Protocol):
     async def run(self, offer: TaskOffer, blobs: Mapping[str, Path]) -> tuple[Path | None, TaskReply]:
         """Work on a task; ``blobs`` by record name. Returns where the reply's arrays lie, and its header."""
 
+    async def close(self) -> None:
+        """End the training child, if there is one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskParts:

@@ -1,0 +1,305 @@
+"""The agent process: builds the parts, runs them side by side, and keeps inference apart from everything else.
+
+Inference needs neither the coordinator nor a writable disk. A part that fails by a fault of ours is logged and started
+again; the others do not notice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import structlog
+
+from fogline_client import attributes, durable, enroll, identity
+from fogline_client.config import AgentConfig, StateDir
+from fogline_client.identity import Identity
+from fogline_client.inference.predictor import Predictor
+from fogline_client.journal import Journal
+from fogline_client.outbox import Outbox
+from fogline_client.serving import server
+from fogline_client.slots import Slots
+from fogline_client.sources.base import Source, feed, load_source
+from fogline_client.sync import Sync, SyncParts
+from fogline_client.tasks import Host, TaskParts, Tasks
+from fogline_client.telemetry.recorder import Recorder
+from fogline_client.telemetry.spool import Spool
+from fogline_client.updater import Updater, UpdaterParts
+from fogline_shared import __version__
+from fogline_shared.backoff import full_jitter
+from fogline_shared.errors import Conflict, FoglineError
+from fogline_shared.protocol import DesiredState, Hello, Report, TaskOffer
+from fogline_shared.states import AssignmentState
+
+log = structlog.get_logger()
+
+# How often status.json is compared with the truth, seconds.
+_STATUS_EVERY_S = 1.0
+# The longest sleep of the renewal loop: a suspended machine's clock jumps.
+_RENEWAL_LOOK_S = 600.0
+_RENEWAL_RETRY_S = 30.0
+# sun_path of Linux, less its terminating zero.
+_SOCKET_PATH_LIMIT = 107
+
+
+@contextlib.contextmanager
+def only_agent(lock: Path) -> Iterator[None]:
+    """Hold the folder for this process; raises Conflict ``already_running``. The kernel frees it however we die."""
+    with durable.full_disk_named(lock), lock.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Conflict("already_running", f"another agent runs in {lock.parent}") from error
+        yield
+
+
+class Agent:
+    """One device. Built from its folder; everything is closed when :meth:`run` returns."""
+
+    def __init__(self, state: StateDir, config: AgentConfig) -> None:
+        self._state = state
+        self._config = config
+        self._identity = identity.load(state.identity)
+        self._boot_id = uuid.uuid4().hex
+        self._rng = Random()  # noqa: S311 - jitter
+        now = time.time()
+        self._spool = Spool(state.spool, now=now)
+        self._recorder = Recorder(now=now)
+        self._predictor = Predictor(observe=self._recorder.observe)
+        self._attributes = attributes.measure(config.attributes)
+        self._sync = Sync(
+            SyncParts(
+                identity=lambda: self._identity,
+                hello=self._hello,
+                spool=self._spool,
+                on_desired=self._desired,
+                on_task=self._offered,
+                rng=self._rng,
+            )
+        )
+        self._updater = Updater(
+            UpdaterParts(
+                slots=Slots(state.slots),
+                journal=Journal(state.journal),
+                runtime=self._predictor,
+                fetch=self._sync.fetch,
+                tell=self._tell,
+                health=self._recorder.health,
+                incoming=state.incoming,
+                waits=self._waits,
+            )
+        )
+        self._host = _training_host(state, config)
+        self._tasks = Tasks(
+            TaskParts(
+                recipe=config.recipe,
+                host=self._host,
+                outbox=Outbox(state.outbox),
+                blobs=state.training / "blobs",
+                fetch=self._sync.fetch,
+                upload=self._sync.upload,
+                waits=self._waits,
+            )
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve and sync until ``stop`` is set.
+
+        Raises Conflict ``port_in_use`` and InvalidInput for a wrong source before anything starts.
+        """
+        source = load_source(self._config.source, self._config.source_options) if self._config.source else None
+        socket_path = self._socket_path()
+        listeners = self._listen(socket_path)
+        self._updater.resume()
+        loop = asyncio.get_running_loop()
+        self._spool.on_put = partial(_wake, loop, self._sync)
+        parts: dict[str, Callable[[], Awaitable[None]]] = {
+            "sync": self._sync.run,
+            "updater": self._updater.run,
+            "tasks": self._tasks.run,
+            "telemetry": self._report_telemetry,
+            "renewal": self._keep_identity,
+            "status": lambda: self._keep_status(listeners, socket_path),
+        }
+        running = [asyncio.create_task(_survive(name, part), name=name) for name, part in parts.items()]
+        if listeners:
+            serving = server.serve_sockets(self._predictor, listeners, uds_path=socket_path)
+            running.append(asyncio.create_task(serving, name="serving"))
+        feeding = _Feeding(source, self._predictor)
+        try:
+            await stop.wait()
+        finally:
+            await asyncio.to_thread(feeding.stop)
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            await self._close()
+
+    async def _close(self) -> None:
+        self._spool.on_put = lambda: None
+        self._cut_telemetry()
+        if self._host is not None:
+            await self._host.close()
+        self._spool.close()
+        self._state.status.unlink(missing_ok=True)
+
+    def _desired(self, desired: DesiredState) -> None:
+        self._updater.want(desired)
+
+    def _offered(self, offer: TaskOffer) -> None:
+        self._tasks.offer(offer)
+
+    def _hello(self) -> Hello:
+        return Hello(
+            boot_id=self._boot_id,
+            agent_version=__version__,
+            recipes=(self._config.recipe,) if self._config.recipe else (),
+            running_tasks=self._tasks.known(),
+            active_digest=self._predictor.active_digest,
+            generation=self._updater.journal.ledger.settled,
+            attributes=self._attributes,
+        )
+
+    def _tell(self, desired: DesiredState, state: AssignmentState, code: str, message: str) -> None:
+        self._spool.put(
+            Report(
+                assignment_id=desired.assignment_id,
+                attempt=desired.attempt,
+                seq=0,
+                boot_id=self._boot_id,
+                state=state,
+                generation=desired.generation,
+                code=code,
+                message=message,
+            )
+        )
+
+    def _waits(self) -> Iterator[float]:
+        return full_jitter(self._rng, base_s=0.5, cap_s=30.0)
+
+    async def _report_telemetry(self) -> None:
+        while True:
+            await asyncio.sleep(self._sync.pace.telemetry_every_s)
+            await asyncio.to_thread(self._cut_telemetry)
+
+    def _cut_telemetry(self) -> None:
+        for window in self._recorder.cut(now=time.time(), boot_id=self._boot_id):
+            self._spool.put(window)
+
+    async def _keep_identity(self) -> None:
+        """Renew the certificate at two thirds of its life, or as soon as there is a connection after that."""
+        while True:
+            left_s = (self._identity.renewal_at() - datetime.now(UTC)).total_seconds()
+            if left_s > 0:
+                await asyncio.sleep(min(left_s, _RENEWAL_LOOK_S))
+                continue
+            await self._sync.online.wait()
+            try:
+                renewed: Identity = await enroll.renew(self._identity)
+                await asyncio.to_thread(identity.save, renewed, self._state.identity)
+            except FoglineError as error:
+                log.warning("certificate not renewed", code=error.code, reason=error.message)
+                await asyncio.sleep(self._rng.uniform(0.5, 1.0) * _RENEWAL_RETRY_S)
+                continue
+            self._identity = renewed
+            log.info("certificate renewed", until=str(renewed.expires_at))
+            await self._sync.reconnect()
+
+    def _socket_path(self) -> Path | None:
+        """The unix socket that was asked for, or the usual one, unless the folder's path is too long for one."""
+        if self._config.serve_socket:
+            return Path(self._config.serve_socket)
+        usual = self._state.root.absolute() / "agent.sock"
+        if len(str(usual).encode()) <= _SOCKET_PATH_LIMIT:
+            return usual
+        log.warning("no unix socket: the path is too long", path=str(usual))
+        return None
+
+    def _listen(self, socket_path: Path | None) -> list[socket.socket]:
+        port = None if self._config.serve_port < 0 else self._config.serve_port
+        if port is None and socket_path is None:
+            return []
+        return server.open_sockets(host=self._config.serve_host, port=port, uds_path=socket_path)
+
+    async def _keep_status(self, listeners: list[socket.socket], socket_path: Path | None) -> None:
+        """Keep ``status.json`` true, for ``fogline-agent status`` and for whoever waits for the port."""
+        names = [listener.getsockname() for listener in listeners]
+        url = next((f"http://{name[0]}:{name[1]}" for name in names if isinstance(name, tuple)), "")
+        written: dict[str, Any] = {}
+        while True:
+            attempt, error = self._updater.journal.ledger.attempt, self._sync.last_error
+            status = {
+                "pid": os.getpid(),
+                "boot_id": self._boot_id,
+                "device_id": self._identity.device_id,
+                "online": self._sync.online.is_set(),
+                "last_error": "" if error is None or self._sync.online.is_set() else str(error),
+                "active_digest": self._predictor.active_digest,
+                "generation": self._updater.journal.ledger.settled,
+                "update": attempt.step if attempt else "",
+                "task": self._tasks.current,
+                "url": url,
+                "socket": str(socket_path) if socket_path else "",
+            }
+            if status != written:
+                with contextlib.suppress(FoglineError):  # a full disk: the next look tries again
+                    await asyncio.to_thread(durable.write_json, self._state.status, status)
+                    written = status
+            await asyncio.sleep(_STATUS_EVERY_S)
+
+
+class _Feeding:
+    """The thread that takes a source's examples to the predictor."""
+
+    def __init__(self, source: Source | None, predictor: Predictor) -> None:
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        if source is not None:
+            self._thread = threading.Thread(target=self._run, args=(source, predictor), name="source", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=2.0)
+
+    def _run(self, source: Source, predictor: Predictor) -> None:
+        try:
+            fed = feed(source, predictor, self._stop)
+            log.info("source ended", answered=fed.answered, failed=fed.failed, late=fed.late)
+        except FoglineError as error:
+            log.error("source failed", code=error.code, reason=error.message)  # noqa: TRY400 - it is no fault of ours
+
+
+def _training_host(state: StateDir, config: AgentConfig) -> Host | None:
+    if not config.recipe:
+        return None
+    from fogline_client.training.host import TrainingHost
+
+    return TrainingHost(config.recipe, config.recipe_options, state.training)
+
+
+def _wake(loop: asyncio.AbstractEventLoop, sync: Sync) -> None:
+    loop.call_soon_threadsafe(sync.wake)
+
+
+async def _survive(name: str, part: Callable[[], Awaitable[None]]) -> None:
+    """Run a part for ever: its failure is logged, and after a moment it starts again."""
+    while True:
+        try:
+            await part()
+        except Exception:  # a fault in one part must not stop inference
+            log.exception("part failed", part=name)
+        await asyncio.sleep(1.0)

@@ -1,0 +1,232 @@
+"""``fogline-agent``: enrol a device, run it, look at it, ask its model.
+
+Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 other, 2 wrong usage or input, 3 unavailable or
+port in use, 4 not found, 5 conflict, 6 not enrolled or refused, 7 the agent's disk (or another limit) is full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import structlog
+import typer
+
+from fogline_client import config as settings
+from fogline_client.config import DEFAULT_PORT, AgentConfig, StateDir
+from fogline_shared.errors import Conflict, ErrorKind, FoglineError, InvalidInput
+
+_EXITS: Mapping[ErrorKind, int] = {
+    ErrorKind.INVALID: 2,
+    ErrorKind.UNAVAILABLE: 3,
+    ErrorKind.NOT_FOUND: 4,
+    ErrorKind.CONFLICT: 5,
+    ErrorKind.UNAUTHENTICATED: 6,
+    ErrorKind.FORBIDDEN: 6,
+    ErrorKind.EXHAUSTED: 7,
+}
+
+app = typer.Typer(name="fogline-agent", help="A Fogline device.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+StateOption = Annotated[Path, typer.Option("--state-dir", envvar="FOGLINE_AGENT_STATE_DIR", help="the device's folder")]
+JsonOption = Annotated[bool, typer.Option("--json", help="machine-readable output")]
+PortOption = Annotated[int | None, typer.Option("--port", help="local prediction port; 0: any, -1: none")]
+SocketOption = Annotated[str | None, typer.Option("--socket", help="unix socket; default: agent.sock in the folder")]
+SourceOption = Annotated[str | None, typer.Option(help="where examples come from, for example replay")]
+RecipeOption = Annotated[str | None, typer.Option(help="recipe this device trains; none: it only infers")]
+Options = Annotated[list[str] | None, typer.Option("--option", help="name=value of the recipe; repeat it")]
+SourceOptions = Annotated[list[str] | None, typer.Option("--source-option", help="name=value of the source; repeat it")]
+Attributes = Annotated[list[str] | None, typer.Option("--attribute", help="name=value told to the coordinator")]
+
+DEFAULT_STATE = Path(".fogline-agent")
+
+
+@app.command()
+def enroll(
+    token: Annotated[str, typer.Argument(envvar="FOGLINE_AGENT_TOKEN", help="what `fogline token create` printed")],
+    state_dir: StateOption = DEFAULT_STATE,
+    name: Annotated[str, typer.Option(envvar="FOGLINE_AGENT_NAME", help="the device's name; default: the host's")] = "",
+    device_class: Annotated[str, typer.Option(help="hardware profile")] = "generic",
+    recipe: RecipeOption = None,
+    option: Options = None,
+    port: PortOption = None,
+    socket_path: SocketOption = None,
+    source: SourceOption = None,
+    source_option: SourceOptions = None,
+    attribute: Attributes = None,
+    *,
+    replace: Annotated[bool, typer.Option("--replace", help="give up an identity this folder already has")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Trade a token for this device's certificate, and write its settings."""
+    with _failures(as_json=as_json):
+        from fogline_client import enroll as enrolment
+        from fogline_client import identity
+
+        state = StateDir(root=state_dir)
+        if state.identity.exists() and not replace:
+            raise Conflict("already_enrolled", f"{state_dir} already has an identity; --replace gives it up")
+        chosen = _overrides(recipe, option, port, socket_path, source, source_option, attribute)
+        config = AgentConfig(
+            name=name or socket.gethostname().split(".")[0].lower(),
+            device_class=device_class,
+            **{"serve_port": DEFAULT_PORT, **chosen},
+        )
+        # The token is single-use: what can fail on this side fails before it is spent.
+        state.create()
+        settings.save(config, state.config)
+        issued = asyncio.run(enrolment.enroll(token, device_name=config.name, device_class=config.device_class))
+        state.journal.unlink(missing_ok=True)
+        identity.save(issued, state.identity)
+        facts = {"device_id": issued.device_id, "name": config.name, "gateway": issued.gateway_target}
+        _print(facts, f"enrolled {config.name} as {issued.device_id}; now: fogline-agent run", as_json=as_json)
+
+
+@app.command("run")
+def run_agent(
+    state_dir: StateOption = DEFAULT_STATE,
+    recipe: RecipeOption = None,
+    option: Options = None,
+    port: PortOption = None,
+    socket_path: SocketOption = None,
+    source: SourceOption = None,
+    source_option: SourceOptions = None,
+    attribute: Attributes = None,
+) -> None:
+    """Serve predictions and stay in sync until SIGINT or SIGTERM. Options override what `enroll` wrote."""
+    with _failures(as_json=False):
+        from fogline_client.agent import Agent, only_agent
+
+        state = StateDir(root=state_dir)
+        overrides = _overrides(recipe, option, port, socket_path, source, source_option, attribute)
+        config = settings.load(state.config, overrides=overrides)
+        with only_agent(state.lock):
+            asyncio.run(_until_signal(Agent(state, config).run))
+
+
+@app.command()
+def status(state_dir: StateOption = DEFAULT_STATE, *, as_json: JsonOption = False) -> None:
+    """What the device is and does, as far as its folder tells."""
+    with _failures(as_json=as_json):
+        from fogline_client import durable, identity
+        from fogline_client.journal import Journal
+        from fogline_client.slots import read_active
+
+        state = StateDir(root=state_dir)
+        known = identity.load(state.identity)
+        live: dict[str, Any] = durable.read_json(state.status, code="bad_status") or {}
+        running = bool(live) and _alive(int(live["pid"]))
+        pointer, ledger = read_active(state.slots), Journal(state.journal).ledger
+        facts = {
+            "device_id": known.device_id,
+            "name": known.device_name,
+            "gateway": known.gateway_target,
+            "certificate_until": known.expires_at.isoformat(),
+            "running": running,
+            "online": running and bool(live["online"]),
+            "last_error": live["last_error"] if running else "",
+            "active_digest": pointer.digest if pointer else "",
+            "generation": ledger.settled,
+            "update": str(ledger.attempt.step) if ledger.attempt else "",
+            "task": live["task"] if running else "",
+            "url": live["url"] if running else "",
+            "socket": live["socket"] if running else "",
+        }
+        _print(facts, "\n".join(f"{key:18} {value}" for key, value in facts.items()), as_json=as_json)
+
+
+@app.command()
+def predict(
+    file: Annotated[Path, typer.Argument(help=".npy of one example or of a batch, raw units")],
+    state_dir: StateOption = DEFAULT_STATE,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask the active model, in this process: the agent need not run."""
+    with _failures(as_json=as_json):
+        import numpy as np
+
+        from fogline_client.inference.predictor import Predictor
+
+        try:
+            x = np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InvalidInput("bad_input", f"{file} is not a .npy file: {error}") from error
+        with Predictor.open(state_dir) as predictor:
+            model = predictor.model
+            single = model is not None and x.ndim == len(model.manifest.input_shape)
+            answers = predictor.predict_many(x[None] if single else x)
+        facts = [{"label": a.label, "name": a.name, "confidence": round(a.confidence, 6)} for a in answers]
+        _print(facts, "\n".join(f"{a.name}\t{a.confidence:.3f}" for a in answers), as_json=as_json)
+
+
+def run() -> None:
+    """Entry point."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+    )
+    app()
+
+
+def _overrides(
+    recipe: str | None,
+    option: list[str] | None,
+    port: int | None,
+    socket_path: str | None,
+    source: str | None,
+    source_option: list[str] | None,
+    attribute: list[str] | None,
+) -> dict[str, Any]:
+    """What was said on the command line, by the setting's name."""
+    said = {
+        "recipe": recipe,
+        "recipe_options": settings.pairs(option) if option else None,
+        "serve_port": port,
+        "serve_socket": socket_path,
+        "source": source,
+        "source_options": settings.pairs(source_option) if source_option else None,
+        "attributes": settings.pairs(attribute) if attribute else None,
+    }
+    return {name: value for name, value in said.items() if value is not None}
+
+
+async def _until_signal(serve: Callable[[asyncio.Event], Any]) -> None:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await serve(stop)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _print(facts: Any, text: str, *, as_json: bool) -> None:
+    typer.echo(json.dumps(facts) if as_json else text)
+
+
+@contextmanager
+def _failures(*, as_json: bool) -> Iterator[None]:
+    """The edge of this process: an error becomes a line (or an object) on stderr and an exit code."""
+    try:
+        yield
+    except FoglineError as error:
+        told = {"error": {"code": error.code, "message": error.message, **error.detail}}
+        typer.echo(json.dumps(told) if as_json else f"fogline-agent: {error}", err=True)
+        raise typer.Exit(3 if error.code == "port_in_use" else _EXITS.get(error.kind, 1)) from error
