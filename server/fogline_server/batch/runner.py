@@ -32,6 +32,7 @@ from fogline_shared.states import JobState
 # Seconds of work in a shard: enough that its bookkeeping vanishes, little enough that a killed worker loses little.
 MIN_SHARD_S, MAX_SHARD_S, SPREAD = 1.0, 10.0, 16
 MAX_SHARDS = 5000
+MIN_SAMPLE = 256
 POLL_S = 0.1
 
 
@@ -118,16 +119,17 @@ def _revive(ctx: JobContext, reader: RowReader) -> None:
 
 
 def _measured_shard_rows(spec: BatchSpec, reader: RowReader, layout: Layout, scorer: Scorer) -> int:
-    """Rows of a sixteenth of the work, within 1 to 10 seconds, from timing the first rows."""
-    rows = min(reader.rows, 4 * spec.batch_size)
-    if not rows:
-        return 1
-    begin = time.perf_counter()
-    for batch in reader.read(0, rows, layout.columns, row_bytes=4 * layout.width):
-        scorer.score(examples_of(batch, layout, first_row=0), spec.batch_size)
-    per_row = (time.perf_counter() - begin) / rows
+    """Rows of a sixteenth of the work, within 1 to 10 seconds, from timing some rows after as many to warm up."""
+    sample = max(MIN_SAMPLE, 4 * spec.batch_size)
+    if reader.rows <= 2 * sample:
+        return max(1, reader.rows)
+    for first in (0, sample):
+        begin = time.perf_counter()
+        for batch in reader.read(first, sample, layout.columns, row_bytes=4 * layout.width):
+            scorer.score(examples_of(batch, layout, first_row=first), spec.batch_size)
+    per_row = (time.perf_counter() - begin) / sample
     seconds = min(MAX_SHARD_S, max(MIN_SHARD_S, per_row * reader.rows / SPREAD))
-    return max(rows, int(seconds / per_row))
+    return max(sample, int(seconds / per_row))
 
 
 @dataclass(frozen=True, kw_only=True)
