@@ -1,0 +1,154 @@
+"""``fogline release``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fogline_server.cli import follow, show
+from fogline_server.cli.api import Api, CliError
+from fogline_server.cli.exits import Exit
+from fogline_server.cli.options import AsJson, Limit, Wait, api, group
+
+app = group("Model versions.")
+
+_COLUMNS = (
+    ("name", "name"),
+    ("id", "id"),
+    ("recipe", "recipe"),
+    ("state", "state"),
+    ("default variant", "default_variant"),
+    ("created", show.when("created_at")),
+    ("error", lambda r: (r["error"] or {}).get("message")),
+)
+_VARIANTS = (
+    ("variant", "name"),
+    ("size", show.size("size")),
+    ("accuracy", show.share("accuracy")),
+    ("worst class", show.share("worst_class_accuracy")),
+    ("p50 µs", lambda v: (v["metrics"] or {}).get("p50_us")),
+    ("sha-256", lambda v: v["digest"][:12]),
+)
+
+
+@app.command("create")
+def create(
+    context: typer.Context,
+    name: str,
+    *,
+    recipe: Annotated[str, typer.Option()],
+    student_run: Annotated[str, typer.Option(help="The control: trained without a teacher.")],
+    teacher_run: str | None = None,
+    distilled_run: Annotated[str | None, typer.Option(help="Released instead of the control if it is better.")] = None,
+    default_variant: str = "student_int8",
+    max_accuracy_drop: Annotated[float, typer.Option(help="Share that int8 may lose against float.")] = 0.02,
+    wait: Wait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Export, quantize, measure and seal what runs have trained; prints the release's id."""
+    body = {
+        "name": name,
+        "recipe": recipe,
+        "student_run": student_run,
+        "teacher_run": teacher_run,
+        "distilled_run": distilled_run,
+        "default_variant": default_variant,
+        "max_accuracy_drop": max_accuracy_drop,
+    }
+    connection = api(context)
+    _finish(connection, connection.post("/v1/releases", body), wait=wait, as_json=as_json)
+
+
+@app.command("import")
+def import_model(
+    context: typer.Context,
+    name: str,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
+    *,
+    like: Annotated[str | None, typer.Option(help="Release whose manifest describes the file.")] = None,
+    wait: Wait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a release of one variant from an ONNX FILE; prints the release's id."""
+    connection = api(context)
+    release = connection.upload("/v1/releases:import", _pieces(file), name=name, like=like)
+    _finish(connection, release, wait=wait, as_json=as_json)
+
+
+def _pieces(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as source:
+        while piece := source.read(1 << 20):
+            yield piece
+
+
+def _finish(connection: Api, release: dict[str, Any], *, wait: bool, as_json: bool) -> None:
+    if wait:
+        path = f"/v1/releases/{release['id']}"
+        release = follow.wait(connection, path, follow.release, title=f"release {release['name']}")
+    show.identified(release, as_json=as_json)
+
+
+@app.command("list")
+def list_releases(
+    context: typer.Context, *, state: str | None = None, limit: Limit = 50, as_json: AsJson = False
+) -> None:
+    """Releases, newest first."""
+    items = api(context).items("/v1/releases", limit=limit, state=state)
+    if as_json:
+        return show.json_out(items)
+    return show.table(items, _COLUMNS, empty="no releases; `fogline release create` makes one from finished runs")
+
+
+@app.command("show")
+def show_release(context: typer.Context, release: str, *, as_json: AsJson = False) -> None:
+    """One release, by id, name or alias, and its variants."""
+    item = api(context).get(f"/v1/releases/{release}")
+    if as_json:
+        return show.json_out(item)
+    show.record(item, (*_COLUMNS, ("aliases", "aliases"), ("report", "report")))
+    return show.table(item["variants"], _VARIANTS, empty="no variants yet")
+
+
+@app.command("verify")
+def verify(context: typer.Context, release: str, *, as_json: AsJson = False) -> None:
+    """Hash every byte of a release again; exit 7 if anything has changed."""
+    answer = api(context).post(f"/v1/releases/{release}:verify")
+    if as_json:
+        show.json_out(answer)
+    else:
+        show.table(answer["problems"], ((n, n) for n in ("code", "subject", "message")), empty="no problems")
+        sys.stdout.write(f"{answer['blobs_checked']} blobs, {answer['bytes_checked']} bytes checked\n")
+    if not answer["ok"]:
+        raise CliError(Exit.FAILED, "release_damaged", f"{release} is not what was sealed")
+
+
+@app.command("download")
+def download(
+    context: typer.Context,
+    release: str,
+    variant: str,
+    file: Annotated[Path, typer.Argument(dir_okay=False)],
+) -> None:
+    """Write a variant's ONNX file."""
+    size = api(context).download(f"/v1/releases/{release}/variants/{variant}/artifact", file)
+    show.note(f"{file}: {size} bytes")
+
+
+@app.command("alias")
+def set_alias(context: typer.Context, alias: str, release: str) -> None:
+    """Move ALIAS (champion, say) to a release, or make it."""
+    api(context).put(f"/v1/aliases/{alias}", {"release": release})
+
+
+@app.command("aliases")
+def list_aliases(context: typer.Context, *, as_json: AsJson = False) -> None:
+    """Every alias and the release it is on."""
+    items = api(context).get("/v1/aliases")["items"]
+    if as_json:
+        return show.json_out(items)
+    columns = (("alias", "name"), ("release", "release_id"), ("moved", show.when("moved_at")))
+    return show.table(items, columns, empty="no aliases")

@@ -1,0 +1,145 @@
+"""``fogline run``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from fogline_server.cli import follow, show
+from fogline_server.cli.api import Api
+from fogline_server.cli.options import AsJson, Limit, Tags, Wait, api, group, pairs
+
+app = group("Federated training.")
+
+_COLUMNS = (
+    ("id", "id"),
+    ("recipe", "recipe"),
+    ("size", "size"),
+    ("state", "state"),
+    ("rounds", lambda r: f"{r['rounds_done']}/{r['rounds_total']}"),
+    ("created", show.when("created_at")),
+    ("error", lambda r: (r["error"] or {}).get("message")),
+)
+
+
+@app.command("start")
+def start(
+    context: typer.Context,
+    recipe: str,
+    *,
+    size: Annotated[str, typer.Option(help="teacher, student, or another size of the recipe.")] = "student",
+    rounds: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
+    strategy: str = "fedavg",
+    option: Annotated[list[str] | None, typer.Option(help="Of the strategy: key=value, may be repeated.")] = None,
+    plan: Annotated[list[str] | None, typer.Option(help="Of training: epochs=2, learning_rate=…")] = None,
+    tag: Tags = None,
+    exclude_tag: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
+    min_devices: int = 2,
+    quorum: float = 0.8,
+    round_deadline_s: float = 300.0,
+    seed: int = 0,
+    distil_from: Annotated[str | None, typer.Option(help="Run whose model the devices learn from.")] = None,
+    wait: Wait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train RECIPE on the devices that have it; prints the run's id."""
+    body: dict[str, Any] = {
+        "recipe": recipe,
+        "size": size,
+        "rounds": rounds,
+        "strategy": strategy,
+        "strategy_options": pairs(option, "--option"),
+        "plan": pairs(plan, "--plan"),
+        "tags": tag or [],
+        "exclude_tags": exclude_tag or [],
+        "min_devices": min_devices,
+        "quorum": quorum,
+        "round_deadline_s": round_deadline_s,
+        "seed": seed,
+        "distil_from": distil_from,
+    }
+    connection = api(context)
+    run = connection.post("/v1/runs", body)
+    _finish(connection, run, wait=wait, as_json=as_json)
+
+
+@app.command("wait")
+def wait_for(context: typer.Context, run: str, *, as_json: AsJson = False) -> None:
+    """Show progress until a run has ended; exit 7 if it fails."""
+    connection = api(context)
+    _finish(connection, connection.get(f"/v1/runs/{run}"), wait=True, as_json=as_json)
+
+
+def _finish(connection: Api, run: dict[str, Any], *, wait: bool, as_json: bool) -> None:
+    if wait:
+        path = f"/v1/runs/{run['id']}"
+        run = follow.wait(connection, path, follow.run, title=f"run {run['recipe']} {run['size']}")
+    show.identified(run, as_json=as_json)
+
+
+@app.command("list")
+def list_runs(
+    context: typer.Context,
+    *,
+    recipe: str | None = None,
+    state: str | None = None,
+    limit: Limit = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Runs, newest first."""
+    items = api(context).items("/v1/runs", limit=limit, recipe=recipe, state=state)
+    if as_json:
+        return show.json_out(items)
+    return show.table(items, _COLUMNS, empty="no runs; `fogline run start RECIPE` starts one")
+
+
+@app.command("show")
+def show_run(context: typer.Context, run: str, *, as_json: AsJson = False) -> None:
+    """One run and its rounds."""
+    connection = api(context)
+    item = connection.get(f"/v1/runs/{run}")
+    rounds = connection.get(f"/v1/runs/{run}/rounds")["items"]
+    if as_json:
+        return show.json_out({**item, "rounds": rounds})
+    show.record(item, (*_COLUMNS, ("job", "job_id"), ("parameters", "params_digest"), ("spec", "spec")))
+    measured = sorted({name for each in rounds for name, value in each["metrics"].items() if isinstance(value, float)})
+    columns: list[show.Column] = [("round", "number"), ("state", "state"), ("devices", lambda r: len(r["cohort"]))]
+    columns += [(name, _metric(name)) for name in measured]
+    return show.table(rounds, columns, empty="no rounds yet")
+
+
+def _metric(name: str) -> Callable[[dict[str, Any]], object]:
+    return lambda each: each["metrics"].get(name)
+
+
+@app.command("updates")
+def list_updates(
+    context: typer.Context,
+    run: str,
+    *,
+    number: Annotated[int | None, typer.Option("--round", min=0, help="Only this round.")] = None,
+    limit: Limit = 200,
+    as_json: AsJson = False,
+) -> None:
+    """What each device sent, and what became of it."""
+    items = api(context).items(f"/v1/runs/{run}/updates", limit=limit, round=number)
+    if as_json:
+        return show.json_out(items)
+    columns = (
+        ("round", "round"),
+        ("kind", "kind"),
+        ("device", "device_id"),
+        ("verdict", "verdict"),
+        ("size", show.size("size")),
+        ("code", "code"),
+        ("reason", "reason"),
+    )
+    return show.table(items, columns, empty="no updates yet")
+
+
+@app.command("cancel")
+def cancel(context: typer.Context, run: str) -> None:
+    """Ask for the end of a run."""
+    api(context).post(f"/v1/runs/{run}:cancel")

@@ -1,0 +1,55 @@
+"""Options that many commands share, and the connection they use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fogline_server.cli.api import Api, CliError, find_target
+from fogline_server.cli.exits import Exit
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Show progress until it has ended; exit 7 if it fails.")]
+Limit = Annotated[int, typer.Option(min=1, help="At most so many.")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", help="May be repeated.")]
+
+
+def group(help_text: str) -> typer.Typer:
+    """A group of commands."""
+    return typer.Typer(help=help_text, no_args_is_help=True)
+
+
+def api(context: typer.Context) -> Api:
+    """The connection, made when a command first needs it."""
+    root = context.find_root().params
+    return Api(find_target(root.get("url"), root.get("api_key")))
+
+
+def json_argument(text: str | None, name: str) -> dict[str, Any]:
+    """A JSON object given on the command line, or in a file as ``@file``; raises CliError ``invalid_json``."""
+    if text is None:
+        return {}
+    try:
+        value = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
+    except (OSError, ValueError) as error:
+        raise CliError(Exit.INVALID, "invalid_json", f"{name}: {error}") from error
+    if not isinstance(value, dict):
+        raise CliError(Exit.INVALID, "invalid_json", f"{name}: a JSON object is needed")
+    return value
+
+
+def pairs(items: list[str] | None, name: str) -> dict[str, Any]:
+    """``key=value`` items; values are JSON where they can be, else text. Raises CliError ``invalid_option``."""
+    found: dict[str, Any] = {}
+    for item in items or ():
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise CliError(Exit.INVALID, "invalid_option", f"{name} {item!r}: write key=value")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
