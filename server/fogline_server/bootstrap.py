@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fogline_server.actions import ACTIONS, Action
+from fogline_server.batch import jobs as batch_jobs
 from fogline_server.blobs.store import BlobStore
 from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
@@ -18,8 +19,11 @@ from fogline_server.jobs.engine import Engine
 from fogline_server.jobs.runner import JobKind
 from fogline_server.registry import jobs as registry_jobs
 from fogline_server.registry import tick as registry_tick
+from fogline_server.rollouts import tick as rollouts_tick
+from fogline_server.schedules import tick as schedules_tick
 from fogline_server.schema import migrate
 from fogline_server.settings import Settings
+from fogline_server.telemetry import tick as telemetry_tick
 from fogline_server.training import jobs as training_jobs
 
 if TYPE_CHECKING:
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
     from fogline_server.gateway.server import GatewayServer
 
 # Features with work for the job engine: each ``jobs`` module lists its kinds and imports torch inside its runners only.
-KINDS: tuple[JobKind, ...] = (*training_jobs.KINDS, *registry_jobs.KINDS)
+KINDS: tuple[JobKind, ...] = (*training_jobs.KINDS, *registry_jobs.KINDS, *batch_jobs.KINDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +127,20 @@ def ticks(services: Services) -> list[Tick]:
     """Everything that advances by itself."""
     from fogline_server.coordinator import Tick
 
-    every_s = services.settings.tick_s
+    every_s, db = services.settings.tick_s, services.db
+
+    def advance_rollouts() -> None:
+        rollouts_tick.tick(db, now=utc_now(), doorbell=services.doorbell)
+
+    def fire_schedules() -> None:
+        schedules_tick.tick(db, now=utc_now(), actions=services.actions)
+
     return [
         # An empty outbox costs one small read; a job waits for the next look.
         Tick(name="jobs.dispatch", every_s=min(0.1, every_s), run=services.engine.dispatch),
         Tick(name="jobs.reconcile", every_s=every_s, run=services.engine.reconcile),
-        Tick(name="registry", every_s=every_s, run=lambda: registry_tick.tick(services.db, now=utc_now())),
+        Tick(name="registry", every_s=every_s, run=lambda: registry_tick.tick(db, now=utc_now())),
+        Tick(name="rollouts", every_s=every_s, run=advance_rollouts),
+        Tick(name="schedules", every_s=every_s, run=fire_schedules),
+        Tick(name="telemetry", every_s=60.0, run=lambda: telemetry_tick.tick(db, now=utc_now())),
     ]

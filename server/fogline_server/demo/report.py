@@ -1,0 +1,130 @@
+"""What the demo measured, as one JSON-able mapping, and that mapping as a self-contained page."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fogline_server.demo.story import VARIANTS
+from fogline_shared import __version__
+
+Row = Mapping[str, Any]
+
+
+def facts(told: Row) -> dict[str, Any]:
+    """Everything the tables, report.json and report.html show."""
+    release, unseen = told["release"], told["unseen"]
+    return {
+        "fogline": __version__,
+        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        "release": release["name"],
+        "choice": release["report"].get("choice", {}).get("sentence", ""),
+        "release_report": release["report"],
+        "accuracy": _accuracy(told["yardsticks"], unseen),
+        "curves": {name: _curve(run["rounds"]) for name, run in told["runs"].items()},
+        "variants": [_variant(v, unseen) for v in sorted(release["variants"], key=lambda v: VARIANTS.index(v["name"]))],
+        "rollouts": [
+            _rollout(told["good"], "good", len(told["fleet"])),
+            _rollout(told["broken"], "broken", len(told["fleet"])),
+        ],
+        "batch": _batch(told["batch"]),
+        "fleet": [{k: d[k] for k in ("name", "state", "online", "tags", "active_digest")} for d in told["fleet"]],
+    }
+
+
+def _accuracy(yards: Row, unseen: Row) -> dict[str, Any]:
+    federated = unseen["student_fp32"]["accuracy"]
+    return {
+        "devices": len(yards["local"]["by_person"]),
+        "local_mean": yards["local"]["mean"],
+        "local_best": yards["local"]["best"],
+        "local_by_person": yards["local"]["by_person"],
+        "federated": federated,
+        "teacher": unseen["teacher_fp32"]["accuracy"],
+        "central": yards["central"]["accuracy"],
+        "margin_points": 100 * (federated - yards["local"]["mean"]),
+    }
+
+
+def _curve(rounds: Sequence[Row]) -> list[dict[str, float]]:
+    return [
+        {"round": r["number"], "accuracy": r["metrics"]["holdout_accuracy"]}
+        for r in rounds
+        if "holdout_accuracy" in r["metrics"]
+    ]
+
+
+def _variant(variant: Row, unseen: Row) -> dict[str, Any]:
+    metrics = variant["metrics"]
+    return {
+        "name": variant["name"],
+        "digest": variant["digest"],
+        "unseen": unseen[variant["name"]]["accuracy"],
+        "worst_class": unseen[variant["name"]]["worst_class_accuracy"],
+        "holdout": metrics["accuracy"],
+        **{name: metrics[name] for name in ("bytes", "bytes_zstd", "p50_us", "p99_us")},
+    }
+
+
+def _rollout(told: Row, title: str, devices: int) -> dict[str, Any]:
+    rollout = told["rollout"]
+    began = datetime.fromisoformat(rollout["started_at"])
+    entries = [
+        {
+            "what": event["kind"].removeprefix("rollout.").replace("_", " ") + _stage(event["data"]),
+            "seconds": (datetime.fromisoformat(event["at"]) - began).total_seconds(),
+            "why": str(event["data"].get("reason", "")),
+        }
+        for event in told["events"]
+    ]
+    return {
+        "title": title,
+        "state": rollout["state"],
+        "reason": rollout["reason"],
+        "devices": devices,
+        "devices_reached": sum(
+            a["stage"] >= 0 and a["state"] not in {"PENDING", "CANCELED"} for a in told["assignments"]
+        ),
+        "timeline": [entry for entry in entries if entry["seconds"] >= 0],
+        "stages": [{k: s[k] for k in ("number", "state", "percent", "evidence")} for s in told["stages"]],
+    }
+
+
+def _stage(data: Row) -> str:
+    return f" {data['stage'] + 1}" if "stage" in data else ""
+
+
+def _batch(told: Row) -> dict[str, Any]:
+    job, plain = told["job"], told["plain"]
+    began, ended = (datetime.fromisoformat(job[name]) for name in ("started_at", "finished_at"))
+    rows, seconds = plain["rows"], (ended - began).total_seconds()
+    return {
+        "rows": rows,
+        "ours": {"seconds": seconds, "rows_per_s": rows / seconds},
+        "plain": {"seconds": plain["seconds"], "rows_per_s": rows / plain["seconds"]},
+        "ratio": seconds / plain["seconds"],
+    }
+
+
+def page(told: Row) -> str:
+    """The report as HTML without a script or a link: it can be mailed."""
+    environment = Environment(
+        loader=PackageLoader("fogline_server.demo", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("report.html.j2").render(facts=told, charts=_charts(told))
+
+
+def _charts(told: Row) -> dict[str, Any]:
+    """Points of the curves in a 600 × 220 frame, accuracy from 0 to 1 upwards."""
+    longest = max((len(curve) for curve in told["curves"].values()), default=1)
+
+    def points(curve: Sequence[Row]) -> str:
+        return " ".join(
+            f"{40 + 540 * (p['round'] - 1) / max(1, longest - 1):.1f},{200 - 190 * p['accuracy']:.1f}" for p in curve
+        )
+
+    return {"curves": {name: points(curve) for name, curve in told["curves"].items()}, "rounds": longest}

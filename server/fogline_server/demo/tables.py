@@ -1,0 +1,89 @@
+"""The tables the demo ends with. Everything comes from the report's facts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.table import Table
+
+Facts = Mapping[str, Any]
+
+
+def all_tables(facts: Facts) -> Iterator[Table]:
+    """In the order of the story."""
+    yield _accuracy(facts)
+    yield _variants(facts)
+    yield _timeline(facts)
+    yield _batch(facts)
+
+
+def _table(title: str, caption: str, *columns: str) -> Table:
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", title_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    return table
+
+
+def _accuracy(facts: Facts) -> Table:
+    accuracy = facts["accuracy"]
+    table = _table(
+        "Two people nobody trained on",
+        f"Federated beats the mean device on its own by {accuracy['margin_points']:+.1f} points. {facts['choice']}",
+        "training",
+        "accuracy %",
+    )
+    table.add_row(f"local-only, mean of {accuracy['devices']}", _percent(accuracy["local_mean"]))
+    table.add_row("local-only, best (picked on the test people)", _percent(accuracy["local_best"]))
+    table.add_row("federated student", _percent(accuracy["federated"]), style="bold")
+    table.add_row("federated teacher", _percent(accuracy["teacher"]))
+    table.add_row("centralised student (upper bound)", _percent(accuracy["central"]))
+    return table
+
+
+def _variants(facts: Facts) -> Table:
+    table = _table(
+        f"Release {facts['release']}",
+        "Through ONNX Runtime, one thread, batch 1. int8 buys bytes; without VNNI it need not buy speed.",
+        "variant",
+        "unseen %",
+        "holdout %",
+        "bytes",
+        "zstd",
+        "p50 µs",
+    )
+    for row in facts["variants"]:
+        table.add_row(
+            row["name"],
+            _percent(row["unseen"]),
+            _percent(row["holdout"]),
+            f"{row['bytes']:,}",
+            f"{row['bytes_zstd']:,}",
+            f"{row['p50_us']:.1f}",
+        )
+    return table
+
+
+def _timeline(facts: Facts) -> Table:
+    broken = facts["rollouts"][-1]
+    reached = f"The broken release reached {broken['devices_reached']} of {broken['devices']} devices."
+    table = _table("Rollouts", reached, "what", "at", "why")
+    table.columns[1].justify, table.columns[2].justify = "right", "left"
+    for rollout in facts["rollouts"]:
+        table.add_section()
+        for entry in rollout["timeline"]:
+            table.add_row(f"{rollout['title']}: {entry['what']}", f"+{entry['seconds']:.1f} s", entry["why"])
+    return table
+
+
+def _batch(facts: Facts) -> Table:
+    batch = facts["batch"]
+    caption = f"{batch['rows']:,} rows; the workers write one output a row whatever dies meanwhile."
+    table = _table("Offline batch", caption, "how", "seconds", "rows/s")
+    for name, key in (("fogline, workers", "ours"), ("a plain loop, one process", "plain")):
+        table.add_row(name, f"{batch[key]['seconds']:.1f}", f"{batch[key]['rows_per_s']:,.0f}")
+    return table
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
