@@ -35,7 +35,7 @@ COMMAND = [sys.executable, "-c", "from fogline_client.cli import run; run()"]
 async def until(condition: Callable[[], object], *, within_s: float = 20.0, every_s: float = 0.02) -> object:
     """Wait for a truth, letting the event loop run; its value."""
     async with asyncio.timeout(within_s):
-        while not (value := await asyncio.to_thread(condition)):
+        while not (value := await asyncio.to_thread(condition)):  # noqa: ASYNC110 - it is another process's truth
             await asyncio.sleep(every_s)
     return value
 
@@ -82,8 +82,15 @@ class AgentProcess:
                 [*COMMAND, "run", "--state-dir", str(self.state_dir), "--port", "0", *map(str, arguments)],
                 stdout=log,
                 stderr=log,
-                preexec_fn=before,
+                preexec_fn=before,  # noqa: PLW1509 - only system calls
             )
+
+    def journal_step(self) -> str:
+        """The step of the update under way; empty when there is none."""
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            attempt = json.loads((self.state_dir / "journal.json").read_text())["attempt"]
+            return attempt["step"] if attempt else ""
+        return ""
 
     def kill(self) -> None:
         """SIGKILL: the process, and with it whatever it was in the middle of."""
