@@ -22,7 +22,7 @@ REPEATS = 3
 
 
 def measure(options: Options) -> list[Figure]:
-    """Wall time of 100,000 rows; the best of three of each, alternating."""
+    """Wall time of 100,000 rows; the best of three jobs, and of the loop's passes in between."""
     rows = 5_000 if options.quick else 100_000
     artifact = student_artifact()
     with tempfile.TemporaryDirectory(prefix="fogline-bench-") as name, fogline_up(worker_concurrency=1) as cloud:

@@ -1,4 +1,8 @@
-"""What somebody would write without Fogline: read Parquet, run the model, write Parquet. Prints its seconds as JSON."""
+"""What somebody would write without Fogline: read Parquet, run the model, write Parquet. Prints its seconds as JSON.
+
+It runs three times and the best counts: a worker is warm when a job comes, so the peer must be (cold, it takes a fifth
+longer).
+"""
 
 from __future__ import annotations
 
@@ -13,28 +17,31 @@ import pyarrow.parquet as pq
 
 from fogline_shared.manifest import METADATA_KEY, Manifest
 
-BATCH = 256
+# Reads of 1,024 to 16,384 rows and runs of 64 to 1,024 examples took the same time within its noise.
+READ, BATCH = 4096, 256
 
 
-def main(model: str, source: str, target: str) -> None:
+def score(model: str, source: str, target: str) -> float:
+    """One pass; returns its seconds."""
     started = time.perf_counter()
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     manifest = Manifest.from_json(session.get_modelmeta().custom_metadata_map[METADATA_KEY])
-    schema = pa.schema([("row_index", pa.int64()), ("label", pa.string()), ("score", pa.float32())])
-    names, position = np.array(manifest.classes, dtype=object), 0
-    with pq.ParquetWriter(target, schema) as writer:
-        for batch in pq.ParquetFile(source).iter_batches(BATCH, columns=["input"]):
-            x = batch["input"].flatten().to_numpy(zero_copy_only=False).reshape(-1, *manifest.input_shape)
-            logits = session.run(None, {manifest.input_name: x})[0]
+    names, labels, scores = np.array(manifest.classes, dtype=object), [], []
+    for read in pq.ParquetFile(source).iter_batches(READ, columns=["input"]):
+        values = read["input"].flatten().to_numpy(zero_copy_only=False).reshape(-1, *manifest.input_shape)
+        for start in range(0, len(values), BATCH):
+            logits = session.run(None, {manifest.input_name: values[start : start + BATCH]})[0]
             best = logits.argmax(axis=1)
-            score = 1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
-            columns = [np.arange(position, position + len(x)), names[best], score.astype(np.float32)]
-            writer.write_table(pa.table([pa.array(column) for column in columns], schema=schema))
-            position += len(x)
-    print(json.dumps({"seconds": time.perf_counter() - started, "rows": position}))
+            confidence = 1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
+            labels.append(names[best])
+            scores.append(confidence.astype(np.float32))
+    label = np.concatenate(labels)
+    columns = {"row_index": np.arange(len(label)), "label": label, "score": np.concatenate(scores)}
+    pq.write_table(pa.table({name: pa.array(column) for name, column in columns.items()}), target)
+    return time.perf_counter() - started
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    print(json.dumps({"seconds": min(score(*sys.argv[1:]) for _ in range(3))}))
