@@ -79,16 +79,18 @@ class Journal:
         self.write(replace(self.ledger, attempt=attempt))
 
     def settle(self, generation: int) -> None:
-        """Record that a generation came to its end. Holds in memory even when the disk is full."""
-        ledger = Ledger(settled=max(generation, self.ledger.settled))
+        """Record that a generation came to its end. In memory in any case."""
+        self._write_in_any_case(Ledger(settled=max(generation, self.ledger.settled)))
+
+    def forget(self) -> None:
+        """Start anew, so that the next sync brings the device to its desired state again. In memory in any case."""
+        self._write_in_any_case(Ledger())
+
+    def _write_in_any_case(self, ledger: Ledger) -> None:
         try:
             self.write(ledger)
         finally:
             self.ledger = ledger
-
-    def forget(self) -> None:
-        """Start anew, so that the next sync brings the device to its desired state again."""
-        self.write(Ledger())
 
 
 def _ledger_from(raw: Any) -> Ledger:

@@ -67,6 +67,10 @@ class Slots:
             raise Corrupt("slot_damaged", f"slot {pointer.slot} does not hold {pointer.digest}", slot=pointer.slot)
         durable.write_json(self._root / "active", {"slot": pointer.slot, "digest": pointer.digest})
 
+    def empty_spare(self) -> None:
+        """Forget what lies in the spare slot: a model that failed must not be found there by a later recovery."""
+        self.path(self.spare()).unlink(missing_ok=True)
+
     def deactivate(self) -> None:
         """No model is active from now on."""
         (self._root / "active").unlink(missing_ok=True)

@@ -19,7 +19,7 @@ import structlog
 from fogline_client import decisions, durable
 from fogline_client.decisions import Move
 from fogline_client.journal import Attempt, Journal, Step
-from fogline_client.slots import Pointer, Slots
+from fogline_client.slots import NAMES, Pointer, Slots
 from fogline_client.telemetry.recorder import Health
 from fogline_shared.errors import Corrupt, FoglineError
 from fogline_shared.protocol import DesiredState
@@ -244,10 +244,12 @@ class Updater:
             if previous is None:
                 self._p.runtime.swap(None)
                 self._p.slots.deactivate()
+                self._p.slots.empty_spare()
                 return
             self._serve(previous)
             if self._pointer() != previous:
                 self._p.slots.activate(previous)
+            self._p.slots.empty_spare()
         except (FoglineError, OSError) as error:
             code, message = _described(error)
             log.warning("going back was not complete", code=code, reason=message)
@@ -255,17 +257,18 @@ class Updater:
                 self._fall_back()
 
     def _fall_back(self) -> None:
-        """The active model is damaged on disk: serve the other slot if it is sound, and ask for the desired state anew."""
+        """What should be active is damaged on disk: serve a slot that is sound, and ask for the desired state anew."""
         slots = self._p.slots
-        slot = slots.spare()
         slots.deactivate()
         self._p.runtime.swap(None)
-        if slots.path(slot).exists():
+        with contextlib.suppress(FoglineError):
+            self._p.journal.forget()
+        for slot in NAMES:
             with contextlib.suppress(FoglineError, OSError):
                 pointer = Pointer(slot=slot, digest=durable.digest_of(slots.path(slot)))
                 self._serve(pointer)
                 slots.activate(pointer)
-        self._p.journal.forget()
+                return
 
     def _serve(self, pointer: Pointer) -> None:
         model = self._models.get(pointer.digest)

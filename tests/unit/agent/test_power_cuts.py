@@ -1,0 +1,277 @@
+"""A power cut before and after each durable write of an update: the next start carries on or goes back, never hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+from artifacts import artifact, example
+
+from fogline_client import durable
+from fogline_client.inference.predictor import Predictor
+from fogline_client.journal import Journal, Step
+from fogline_client.slots import Slots
+from fogline_client.telemetry.recorder import Health
+from fogline_client.updater import Updater, UpdaterParts
+from fogline_shared.errors import Corrupt, Exhausted, Unavailable
+from fogline_shared.protocol import DesiredState
+
+GOOD, NEXT, BAD = artifact(), artifact(shift=1), artifact(shift=1, known_label=1)
+
+
+class PowerCut(BaseException):
+    """Everything in memory is gone."""
+
+
+class Device:
+    """What survives a power cut (a folder), and what the coordinator hears of it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.source = root / "cloud"
+        self.source.mkdir(parents=True)
+        self.told: list[tuple[int, str, str]] = []
+        self.faults: list[Exception] = []
+        self.boot()
+
+    def boot(self) -> None:
+        """Start the process anew."""
+        self.errors = 0
+        self.predictor = Predictor()
+        self.updater = Updater(
+            UpdaterParts(
+                slots=Slots(self.root / "slots"),
+                journal=Journal(self.root / "journal.json"),
+                runtime=self.predictor,
+                fetch=self.fetch,
+                tell=lambda desired, state, code, _: self.told.append((desired.generation, str(state), code)),
+                health=lambda _: Health(predictions=self.errors, errors=self.errors),
+                incoming=self.root / "incoming",
+                waits=lambda: iter([0.0] * 100),
+                probation_poll_s=0.01,
+            )
+        )
+
+    async def fetch(self, digest: str, size: int, target: Path) -> None:
+        if self.faults:
+            raise self.faults.pop(0)
+        target.parent.mkdir(exist_ok=True)
+        durable.write(target, (self.source / digest).read_bytes())
+        assert target.stat().st_size == size
+
+    def offer(self, generation: int, content: bytes, *, probation_s: float = 0.02) -> DesiredState:
+        path = self.source / "new"
+        path.write_bytes(content)
+        digest = durable.digest_of(path)
+        path.rename(self.source / digest)
+        return DesiredState(
+            generation=generation, artifact_digest=digest, artifact_size=len(content), probation_s=probation_s
+        )
+
+    async def run(self, *desired: DesiredState, until: int | None = None, whatever=lambda: None) -> None:
+        """One life of the process: resume, then converge until generation ``until`` is settled."""
+        self.updater.resume()
+        task = asyncio.create_task(self.updater.run())
+        for each in desired:
+            self.updater.want(each)
+            await asyncio.sleep(0)
+        goal = desired[-1].generation if until is None else until
+        async with asyncio.timeout(10):
+            while self.updater.journal.ledger.settled < goal:
+                whatever()
+                if task.done():
+                    await task
+                await asyncio.sleep(0.005)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    @property
+    def last(self) -> tuple[int, str, str]:
+        return self.told[-1]
+
+    def serves(self) -> str:
+        return self.predictor.active_digest
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Device:
+    return Device(tmp_path / "device")
+
+
+def cut_at(monkeypatch: pytest.MonkeyPatch, number: int, *, after: bool) -> list[int]:
+    """Cut the power at the ``number``-th durable operation, before or after it took effect; counts them."""
+    count = [0]
+
+    def wrap(real):
+        def operation(*args, **options):
+            count[0] += 1
+            if count[0] == number and not after:
+                raise PowerCut
+            real(*args, **options)
+            if count[0] == number:
+                raise PowerCut
+
+        return operation
+
+    for name in ("write", "move"):
+        monkeypatch.setattr(durable, name, wrap(getattr(durable, name)))
+    return count
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("content", [NEXT, BAD], ids=["good", "bad"])
+async def test_power_cut_at_each_write_of_an_update(tmp_path, monkeypatch, content, after) -> None:
+    origin = Device(tmp_path / "origin")
+    first, second = origin.offer(1, GOOD), origin.offer(2, content)
+    await origin.run(first)
+    cuts = 0
+    for number in range(1, 100):
+        shutil.copytree(tmp_path / "origin", tmp_path / f"life{number}", dirs_exist_ok=True)
+        device = Device.__new__(Device)
+        device.root, device.told, device.faults = tmp_path / f"life{number}", [], []
+        device.source = device.root / "cloud"
+        device.boot()
+        with monkeypatch.context() as patch:
+            cut_at(patch, number, after=after)
+            try:
+                await device.run(second)
+            except PowerCut:
+                cuts += 1
+            else:
+                break
+        device.boot()
+        await device.run(second)
+        good = content is NEXT
+        assert device.told[-1][:2] == (2, "SUCCEEDED" if good else "REJECTED")
+        assert device.serves() == (second if good else first).artifact_digest
+        assert device.predictor.predict(example(0)).label == (1 if good else 0)
+    assert cuts >= (7 if content is NEXT else 3)
+
+
+async def test_rejected_artifact_is_not_tried_again_on_resync(device: Device) -> None:
+    bad = device.offer(1, BAD)
+    await device.run(bad)
+    assert device.last == (1, "REJECTED", "known_answer_failed")
+    device.boot()
+    heard = len(device.told)
+    device.updater.want(bad)
+    await device.run(device.offer(2, GOOD))
+    assert [told for told in device.told[heard:] if told[0] == 1] == []
+    assert device.last == (2, "SUCCEEDED", "")
+
+
+async def test_newer_desired_state_overtakes_a_download_and_a_probation(device: Device) -> None:
+    good = device.offer(1, GOOD)
+    await device.run(good)
+    slow = device.offer(2, NEXT, probation_s=60)
+    back = device.offer(3, GOOD)
+
+    def when_in_probation() -> None:
+        if (2, "PROBATION", "") in device.told:
+            device.updater.want(back)
+
+    await device.run(slow, until=3, whatever=when_in_probation)
+    assert device.last == (3, "SUCCEEDED", "")
+    assert device.serves() == good.artifact_digest
+
+
+async def test_errors_in_probation_revert_at_once(device: Device) -> None:
+    await device.run(device.offer(1, GOOD))
+    device.told.clear()
+
+    def fail() -> None:
+        device.errors += (2, "PROBATION", "") in device.told
+
+    await device.run(device.offer(2, NEXT, probation_s=60), whatever=fail)
+    assert device.last == (2, "REVERTED", "probation_failed")
+    assert device.predictor.predict(example(0)).label == 0
+
+
+async def test_passing_faults_of_a_download_are_retried_and_told(device: Device) -> None:
+    device.faults = [
+        Unavailable("transfer_cut", "…"),
+        Exhausted("disk_full", "…"),
+        Corrupt("digest_mismatch", "…"),
+    ]
+    await device.run(device.offer(1, GOOD))
+    codes = [code for _, state, code in device.told if state == "DOWNLOADING"]
+    assert codes == ["", "transfer_cut", "", "disk_full", "", "digest_mismatch", ""]
+    assert device.last == (1, "SUCCEEDED", "")
+
+
+async def test_lasting_full_disk_rejects(device: Device) -> None:
+    device.faults = [Exhausted("disk_full", "…")] * 10
+    await device.run(device.offer(1, GOOD))
+    assert device.last == (1, "REJECTED", "disk_full")
+
+
+async def test_journal_that_cannot_be_written_stops_the_update_not_the_model(device: Device, monkeypatch) -> None:
+    good = device.offer(1, GOOD)
+    await device.run(good)
+
+    def full(path: Path, *_args, **_options) -> None:
+        raise Exhausted("disk_full", f"no space left to write {path}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "write", full)
+        await device.run(device.offer(2, NEXT))
+    assert device.last == (2, "REJECTED", "disk_full")
+    assert device.serves() == good.artifact_digest
+
+
+async def test_damaged_active_slot_falls_back_to_the_other_and_asks_again(device: Device) -> None:
+    first, second = device.offer(1, GOOD), device.offer(2, NEXT)
+    await device.run(first)
+    await device.run(second)
+    active = device.updater._p.slots.active()
+    device.updater._p.slots.path(active.slot).write_bytes(b"a dead flash cell")
+    device.boot()
+    device.updater.resume()
+    assert device.serves() == first.artifact_digest
+    await device.run(second)
+    assert device.serves() == second.artifact_digest
+
+
+@pytest.mark.parametrize("name", ["journal.json", "slots/active"])
+async def test_unreadable_file_costs_a_download_not_the_device(device: Device, name: str) -> None:
+    good = device.offer(1, GOOD)
+    await device.run(good)
+    (device.root / name).write_bytes(b'{"slot": ')
+    device.boot()
+    await device.run(good)
+    assert device.serves() == good.artifact_digest
+
+
+async def test_crash_loop_while_loading_is_ended(device: Device) -> None:
+    good, bad = device.offer(1, GOOD), device.offer(2, NEXT)
+    await device.run(good)
+
+    def deadly(path: Path) -> object:
+        if durable.digest_of(path) == bad.artifact_digest:
+            raise PowerCut
+        return Predictor.load(device.predictor, path)
+
+    deaths = 0
+    while device.last[1] != "REJECTED":
+        device.boot()
+        device.predictor.load = deadly
+        try:
+            await device.run(bad)
+        except PowerCut:
+            deaths += 1
+            assert device.updater.journal.ledger.attempt.step is Step.VERIFYING
+    assert (deaths, device.last) == (4, (2, "REJECTED", "crash_loop"))
+    assert device.predictor.predict(example(0)).label == 0
+
+
+async def test_device_without_a_model_before_goes_back_to_none(device: Device) -> None:
+    def fail() -> None:
+        device.errors += (1, "PROBATION", "") in device.told
+
+    await device.run(device.offer(1, NEXT, probation_s=60), whatever=fail)
+    assert device.last == (1, "REVERTED", "probation_failed")
+    device.boot()
+    device.updater.resume()
+    assert device.serves() == ""
