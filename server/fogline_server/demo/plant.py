@@ -125,7 +125,7 @@ def running(folder: Path) -> Iterator[Plant]:
 
 
 def _agent(command: str) -> list[str]:
-    return [sys.executable, "-m", "fogline_client.cli", command]
+    return [str(Path(sys.executable).with_name("fogline-agent")), command]
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:
