@@ -79,13 +79,16 @@ def build_coordinator(settings: Settings) -> Coordinator:
     """Migrate the database and build the process that serves it."""
     # Imported here: a worker needs neither a web server nor a gateway.
     from fogline_server.api.app import create_app
+    from fogline_server.console import pages
     from fogline_server.coordinator import Coordinator
 
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     services = build_services(settings)
     migrate(services.db)
+    app = create_app(services)
+    pages.mount(app)
     return Coordinator(
-        app=create_app(services),
+        app=app,
         gateway=build_gateway(services),
         ticks=ticks(services),
         http_host=settings.http_host,

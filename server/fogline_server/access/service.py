@@ -14,6 +14,9 @@ from fogline_server.access.tables import ApiKey
 from fogline_server.db import events
 from fogline_shared.errors import Conflict, InvalidInput, NotFound, Unauthenticated
 
+# The console sets it; the API reads it.
+SESSION_COOKIE = "fogline_session"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Principal:

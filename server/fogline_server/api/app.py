@@ -1,4 +1,4 @@
-"""The coordinator's HTTP application: the admin REST API under /v1, health, metrics, and the console."""
+"""The coordinator's HTTP application: the admin REST API under /v1, health and metrics."""
 
 from __future__ import annotations
 

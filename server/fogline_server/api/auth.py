@@ -9,12 +9,11 @@ from fastapi.security import APIKeyCookie, HTTPBearer
 
 from fogline_server.access import service
 from fogline_server.access.keys import KeyRing, Role
-from fogline_server.access.service import Principal
+from fogline_server.access.service import SESSION_COOKIE, Principal
 from fogline_server.api.services import services_of
 from fogline_server.db.base import utc_now
 from fogline_shared.errors import Forbidden, Unauthenticated
 
-SESSION_COOKIE = "fogline_session"
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 
 # These two only describe the schemes in the OpenAPI document; the request itself is read below.

@@ -12,6 +12,7 @@ from fogline_server.cli import processes
 from fogline_server.cli.api import CliError
 from fogline_server.cli.commands import devices, jobs, others, releases, rollouts, runs
 from fogline_server.cli.exits import MEANING, OF_KIND, Exit
+from fogline_server.demo.cli import demo
 from fogline_shared.errors import FoglineError
 
 _EPILOG = "Exit codes: " + "; ".join(f"{int(code)} {meaning}" for code, meaning in MEANING.items()) + "."
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(processes.app)
+app.command()(demo)
 for _name, _group in {
     "device": devices.devices,
     "token": devices.tokens,

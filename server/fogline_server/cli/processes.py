@@ -46,7 +46,12 @@ def worker(
         configure_logs("worker")
         settings = _settings()
         names = [name.strip() for name in queues.split(",") if name.strip()]
-        run_worker(build_worker(settings), queues=names, concurrency=concurrency or settings.worker_concurrency)
+        run_worker(
+            build_worker(settings),
+            queues=names,
+            concurrency=concurrency or settings.worker_concurrency,
+            preload=("torch",),
+        )
 
 
 @app.command()

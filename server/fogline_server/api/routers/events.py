@@ -90,5 +90,5 @@ async def _stream(db: Database, last: int | None) -> AsyncIterator[ServerSentEve
                 sent.append(event.seq)
                 top = max(top, event.seq)
                 body = EventView.model_validate(event).model_dump_json()
-                yield ServerSentEvent(id=str(event.seq), event=event.kind, data=body)
+                yield ServerSentEvent(id=str(event.seq), data=body)
         await asyncio.sleep(_POLL_S)
