@@ -123,8 +123,3 @@ def _steps(progress: Progress, *, plain: bool, out: Console) -> Callable[[str], 
         return seen
 
     return step
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the ``fogline`` program."""
-    app.command(name="demo")(demo)

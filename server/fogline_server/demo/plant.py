@@ -68,11 +68,13 @@ class Plant:
             done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment({}))
             if done.returncode:
                 raise Unavailable("demo_enrolment_failed", f"{member.name}: {done.stderr.strip()}")
-            self._start([*_agent("run"), *self._state(member)], self.folder / f"{member.name}.log", {})
             enrolled()
 
         with ThreadPoolExecutor(max_workers=2) as pool:
             list(pool.map(enrol, members))
+        # From this thread: on Linux a child dies with the thread that started it.
+        for member in members:
+            self._start([*_agent("run"), *self._state(member)], self.folder / f"{member.name}.log", {})
 
     def agent_status(self, member: Member) -> Mapping[str, object]:
         """What ``fogline-agent status --json`` says."""
