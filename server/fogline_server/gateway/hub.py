@@ -97,9 +97,12 @@ class Hub:
         self.stopping = True
         for connection in list(self._connections.values()):
             connection.end(Unavailable("coordinator_stopping", "the coordinator stops; connect again in a moment"))
-        for loop in self._loops:
-            loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+        running = set(self._loops)
+        while running:
+            for loop in running:
+                loop.cancel()
+            # Again until it takes: the Redis client swallows a cancellation that comes while it connects.
+            _, running = await asyncio.wait(running, timeout=_RETRY_S)
 
     def join(self, connection: Connection) -> None:
         """A device has said hello; an older stream of the same device ends."""
