@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Any, cast
+from urllib.parse import parse_qs
 
-from fastapi import APIRouter, FastAPI, Form, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 from jinja2 import Environment, PackageLoader, select_autoescape
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
@@ -82,8 +84,13 @@ def login_form() -> Response:
 
 
 @router.post("/login", name="console_login")
-def login(request: Request, api_key: Annotated[str, Form(max_length=300)] = "") -> Response:
+async def login(request: Request) -> Response:
     """A session for a key. The cookie holds no key, is out of scripts' reach, and ends with the key."""
+    fields = parse_qs((await request.body()).decode(errors="replace"))
+    return await run_in_threadpool(_log_in, request, fields.get("api_key", [""])[0])
+
+
+def _log_in(request: Request, api_key: str) -> Response:
     ring, now = _ring(request), utc_now()
     try:
         with _db(request).read() as session:
