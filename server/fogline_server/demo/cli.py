@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fogline_server.demo import report, tables
 from fogline_server.demo.plant import Plant, running
-from fogline_server.demo.story import VARIANTS, Seen, Story, Yardsticks, measured
+from fogline_server.demo.story import FIRST, LATER, VARIANTS, Seen, Story, Yardsticks, measured
 from fogline_shared.errors import FoglineError
 
 
@@ -92,13 +92,13 @@ def _loop(story: Story, step: Callable[[str], Seen]) -> dict[str, Any]:
         runs = story.federate()
         release = story.release(runs)
         yardsticks.start()
-        good = story.roll_out(release, "rollout: two devices, then all", expect="SUCCEEDED")
+        good = story.roll_out(release, "rollout: two devices, then all", gates=FIRST, expect="SUCCEEDED")
         broken_release = story.break_it(release)
         # The comparison ends before the gates are asked to look at latencies and errors of a busy machine again.
         measuring = step("yardsticks: local-only and centralised")
         yards = yardsticks.results()
         measuring(1, 1, "")
-        broken = story.roll_out(broken_release, "rollout of a broken release", expect="ROLLED_BACK")
+        broken = story.roll_out(broken_release, "rollout of a broken release", gates=LATER, expect="ROLLED_BACK")
         batch = story.batch(release)
     finally:
         yardsticks.close()
