@@ -215,7 +215,7 @@ class Agent:
                 continue
             self._identity = renewed
             log.info("certificate renewed", until=str(renewed.expires_at))
-            await self._sync.reconnect()
+            self._sync.reconnect()
 
     def _socket_path(self) -> Path | None:
         """The unix socket that was asked for, or the usual one, unless the folder's path is too long for one."""

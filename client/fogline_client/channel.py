@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import grpc
 
@@ -58,6 +60,24 @@ def mutual_tls(identity: Identity) -> grpc.aio.Channel:
 def server_tls(target: str, ca_pem: bytes) -> grpc.aio.Channel:
     """A channel to the enrolment port, as nobody yet."""
     return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(ca_pem), options=_OPTIONS)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise what the coordinator meant instead of gRPC's errors.
+
+    A closed channel cancels its calls, which gRPC shows as a CancelledError of the caller; taken for a cancellation of the
+    task, it would silently end whoever waits. It is an Unavailable ``connection_closed``.
+    """
+    try:
+        yield
+    except grpc.aio.AioRpcError as failure:
+        raise error_of(failure) from failure
+    except asyncio.CancelledError as closed:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise Unavailable("connection_closed", "the connection was closed during the call") from closed
 
 
 def error_of(failure: grpc.aio.AioRpcError) -> FoglineError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import grpc
+import time
 
 from fogline_client import channel
 from fogline_client.identity import Identity, new_key, pem_of
@@ -26,21 +26,19 @@ async def enroll(text: str, *, device_name: str, device_class: str) -> Identity:
         token=text.strip(), device_name=device_name, csr_pem=build_csr(key, device_name), device_class=device_class
     )
     async with channel.server_tls(token.enroll_target, token.ca_pem) as open_channel:
-        try:
+        with channel.translated():
             issued = await EnrollmentStub(open_channel).Enroll(request, timeout=_TIMEOUT_S)
-        except grpc.aio.AioRpcError as failure:
-            raise channel.error_of(failure) from failure
-    return Identity.of(wire.certificate_from_pb(issued), device_name=device_name, key_pem=pem_of(key))
+    return Identity.of(wire.certificate_from_pb(issued), device_name=device_name, key_pem=pem_of(key), now=time.time())
 
 
 async def renew(identity: Identity) -> Identity:
     """The next identity of the same device, with a fresh key; raises as the gateway answers."""
     key = new_key()
     async with channel.mutual_tls(identity) as open_channel:
-        try:
+        with channel.translated():
             issued = await EdgeStub(open_channel).Renew(
                 pb.RenewRequest(csr_pem=build_csr(key, identity.device_name)), timeout=_TIMEOUT_S
             )
-        except grpc.aio.AioRpcError as failure:
-            raise channel.error_of(failure) from failure
-    return Identity.of(wire.certificate_from_pb(issued), device_name=identity.device_name, key_pem=pem_of(key))
+    return Identity.of(
+        wire.certificate_from_pb(issued), device_name=identity.device_name, key_pem=pem_of(key), now=time.time()
+    )

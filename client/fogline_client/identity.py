@@ -24,7 +24,7 @@ RENEW_AFTER = 2 / 3
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Who this device is. PEM texts; ``gateway_target`` is ``host:port``."""
+    """Who this device is. PEM texts; ``gateway_target`` is ``host:port``; ``issued_at``: Unix seconds by our own clock."""
 
     device_id: str
     device_name: str
@@ -32,9 +32,10 @@ class Identity:
     certificate_pem: str
     ca_pem: str
     gateway_target: str
+    issued_at: float
 
     @classmethod
-    def of(cls, certificate: Certificate, *, device_name: str, key_pem: bytes) -> Identity:
+    def of(cls, certificate: Certificate, *, device_name: str, key_pem: bytes, now: float) -> Identity:
         """From what the coordinator issued for our key."""
         return cls(
             device_id=certificate.device_id,
@@ -43,24 +44,23 @@ class Identity:
             certificate_pem=certificate.certificate_pem.decode(),
             ca_pem=certificate.ca_pem.decode(),
             gateway_target=certificate.gateway_target,
+            issued_at=now,
         )
 
     @property
     def expires_at(self) -> datetime:
         """End of the certificate's life."""
-        return self._parsed().not_valid_after_utc
+        return x509.load_pem_x509_certificate(self.certificate_pem.encode()).not_valid_after_utc
 
     def renewal_at(self) -> datetime:
         """When to ask for the next certificate."""
-        parsed = self._parsed()
-        return parsed.not_valid_before_utc + RENEW_AFTER * (parsed.not_valid_after_utc - parsed.not_valid_before_utc)
+        # Not from the certificate's own beginning, which lies before its issue for the sake of slow clocks.
+        issued_at = datetime.fromtimestamp(self.issued_at, UTC)
+        return issued_at + RENEW_AFTER * (self.expires_at - issued_at)
 
     def renewal_due(self, now: datetime) -> bool:
         """Whether that time has come."""
         return now >= self.renewal_at()
-
-    def _parsed(self) -> x509.Certificate:
-        return x509.load_pem_x509_certificate(self.certificate_pem.encode())
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:

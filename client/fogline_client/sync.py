@@ -7,8 +7,7 @@ moment. Reconnects are jittered; the coordinator dictates the window.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -23,7 +22,7 @@ from fogline_shared import wire
 from fogline_shared.backoff import full_jitter
 from fogline_shared.errors import FoglineError, Unavailable
 from fogline_shared.proto.edge_pb2_grpc import EdgeStub
-from fogline_shared.protocol import Ack, CloudFrame, DesiredState, Hello, Pace, Scalar, TaskOffer, TaskReply
+from fogline_shared.protocol import Ack, CloudFrame, DesiredState, DeviceFrame, Hello, Pace, TaskOffer, TaskReply
 
 log = structlog.get_logger()
 
@@ -55,21 +54,15 @@ class Sync:
         self.last_error: FoglineError | None = None
         self._channel: grpc.aio.Channel | None = None
         self._wake = asyncio.Event()
-        self._attributes: Mapping[str, Scalar] | None = None
+        self._drop = asyncio.Event()
 
     def wake(self) -> None:
         """There is something new in the spool. Call on the event loop."""
         self._wake.set()
 
-    def tell_attributes(self, attributes: Mapping[str, Scalar]) -> None:
-        """Send changed facts about this device now; hello carries them after a reconnect."""
-        self._attributes = attributes
-        self._wake.set()
-
-    async def reconnect(self) -> None:
-        """Drop the connection, for a new certificate; :meth:`run` opens the next."""
-        if self._channel is not None:
-            await self._channel.close()
+    def reconnect(self) -> None:
+        """Drop the connection, for a new certificate; :meth:`run` opens the next. Transfers under way are resumed."""
+        self._drop.set()
 
     async def run(self) -> None:
         """Connect, exchange frames, lose the connection, wait, again."""
@@ -108,31 +101,39 @@ class Sync:
             yield self.pace.reconnect_min_s + wait_s
 
     async def _session(self, open_channel: grpc.aio.Channel) -> None:
+        """One stream, until either side ends it; raises what ended it, None for a clean end."""
+        self._drop.clear()
         call = EdgeStub(open_channel).Sync()
-        sender = asyncio.create_task(self._send(call))
+        ends = [asyncio.create_task(end) for end in (self._receive(call), self._send(call), self._drop.wait())]
         try:
-            async with aclosing(_frames(call)) as frames:
-                async for frame in frames:
-                    self.online.set()
-                    self._take(frame)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            # The receiver first: it knows the status that the sender only suffers from.
+            ended = [end for end in ends if end.done()]
         finally:
-            sender.cancel()
-            with suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                await sender
             call.cancel()
+            for end in ends:
+                end.cancel()
+            await asyncio.gather(*ends, return_exceptions=True)
+        for end in ended:
+            end.result()
+
+    async def _receive(self, call: grpc.aio.StreamStreamCall) -> None:
+        while True:
+            with channel.translated():
+                message = await call.read()
+            if message is grpc.aio.EOF:
+                return
+            self._take(wire.cloud_frame_from_pb(message))
+            self.online.set()
 
     async def _send(self, call: grpc.aio.StreamStreamCall) -> None:
-        hello = self._p.hello()
-        await call.write(wire.device_frame_to_pb(hello))
+        await _write(call, self._p.hello())
         sent = 0
         while True:
             self._wake.clear()
-            if self._attributes is not None:
-                attributes, self._attributes = self._attributes, None
-                await call.write(wire.device_frame_to_pb(attributes))
             batch = await asyncio.to_thread(self._p.spool.pending, after=sent, limit=_BATCH)
             for frame in batch:
-                await call.write(wire.device_frame_to_pb(frame))
+                await _write(call, frame)
                 sent = frame.seq
             if not batch:
                 await self._wake.wait()
@@ -155,10 +156,6 @@ class Sync:
         self.last_error = error
 
 
-async def _frames(call: grpc.aio.StreamStreamCall) -> AsyncGenerator[CloudFrame, None]:
-    """What the coordinator sends, until it ends the stream; raises what it meant when it broke."""
-    try:
-        while (message := await call.read()) is not grpc.aio.EOF:
-            yield wire.cloud_frame_from_pb(message)
-    except grpc.aio.AioRpcError as failure:
-        raise channel.error_of(failure) from failure
+async def _write(call: grpc.aio.StreamStreamCall, frame: DeviceFrame) -> None:
+    with channel.translated():
+        await call.write(wire.device_frame_to_pb(frame))

@@ -91,9 +91,9 @@ class Tasks:
             except TimeoutError:
                 log.warning("task not done in time", task=offer.task_id)
                 self._known.discard(offer.task_id)
-            except FoglineError as error:
+            except (FoglineError, OSError) as error:
                 # Not even the reply could be kept: the task is offered again with the next sync.
-                log.warning("reply not kept", task=offer.task_id, code=error.code, reason=error.message)
+                log.warning("reply not kept", task=offer.task_id, reason=str(error))
                 self._known.discard(offer.task_id)
             finally:
                 self.current = ""
@@ -101,27 +101,26 @@ class Tasks:
     async def _answer(self, offer: TaskOffer) -> tuple[Path | None, TaskReply]:
         """Work on a task. Whatever goes wrong here is the device's answer, with a code, and not an exception."""
         try:
-            if self._p.host is None or offer.recipe != self._p.recipe:
-                known = self._p.recipe or "none"
-                raise InvalidInput("recipe_not_here", f"the task is for {offer.recipe!r}, this device trains {known!r}")
-            blobs = {blob.record: self._p.blobs / blob.digest for blob in offer.blobs}
-            await asyncio.to_thread(self._prune, {path.name for path in blobs.values()})
-            for blob in offer.blobs:
-                await self._fetch(blob.digest, blob.size)
-            path, reply = await self._p.host.run(offer, blobs)
-            if reply.size > offer.max_reply_bytes:
-                raise Exhausted("reply_too_large", f"{reply.size} bytes, allowed are {offer.max_reply_bytes}")
-            return path, reply
+            return await self._train(offer)
         except FoglineError as error:
             log.warning("task failed", task=offer.task_id, code=error.code, reason=error.message)
-            return None, TaskReply(
-                task_id=offer.task_id,
-                digest="",
-                size=0,
-                records_json="{}",
-                error_code=error.code,
-                error_message=error.message,
-            )
+            return None, _refusal(offer, error.code, error.message)
+        except Exception as error:  # a fault of ours: the round must not wait for it until its deadline
+            log.exception("task failed", task=offer.task_id)
+            return None, _refusal(offer, "agent_failed", repr(error))
+
+    async def _train(self, offer: TaskOffer) -> tuple[Path | None, TaskReply]:
+        if self._p.host is None or offer.recipe != self._p.recipe:
+            known = self._p.recipe or "none"
+            raise InvalidInput("recipe_not_here", f"the task is for {offer.recipe!r}, this device trains {known!r}")
+        blobs = {blob.record: self._p.blobs / blob.digest for blob in offer.blobs}
+        await asyncio.to_thread(self._prune, {path.name for path in blobs.values()})
+        for blob in offer.blobs:
+            await self._fetch(blob.digest, blob.size)
+        path, reply = await self._p.host.run(offer, blobs)
+        if reply.size > offer.max_reply_bytes:
+            raise Exhausted("reply_too_large", f"{reply.size} bytes, allowed are {offer.max_reply_bytes}")
+        return path, reply
 
     async def _fetch(self, digest: str, size: int) -> None:
         for wait_s in self._p.waits():
@@ -157,3 +156,9 @@ class Tasks:
                 waits = self._p.waits()
                 self._p.outbox.done(reply.task_id)
                 self._known.discard(reply.task_id)
+
+
+def _refusal(offer: TaskOffer, code: str, message: str) -> TaskReply:
+    return TaskReply(
+        task_id=offer.task_id, digest="", size=0, records_json="{}", error_code=code, error_message=message
+    )

@@ -69,12 +69,11 @@ async def _chunks(open_channel: grpc.aio.Channel, digest: str, offset: int) -> A
     call = EdgeStub(open_channel).Fetch(pb.FetchRequest(digest=digest, offset=offset))
     try:
         while True:
-            message = await asyncio.wait_for(call.read(), _STALL_S)
+            with channel.translated():
+                message = await asyncio.wait_for(call.read(), _STALL_S)
             if message is grpc.aio.EOF:
                 return
             yield message.data
-    except grpc.aio.AioRpcError as failure:
-        raise channel.error_of(failure) from failure
     except TimeoutError as error:
         raise Unavailable("transfer_stalled", f"nothing arrived for {_STALL_S:.0f} s") from error
     finally:
@@ -84,10 +83,8 @@ async def _chunks(open_channel: grpc.aio.Channel, digest: str, offset: int) -> A
 async def upload(open_channel: grpc.aio.Channel, reply: TaskReply, blob: Path | None) -> bool:
     """Hand over a reply; returns whether the coordinator had it already. Raises what the gateway answers."""
     timeout_s = 2 * _STALL_S + reply.size / 50_000
-    try:
+    with channel.translated():
         receipt = await EdgeStub(open_channel).Upload(_messages(reply, blob), timeout=timeout_s)
-    except grpc.aio.AioRpcError as failure:
-        raise channel.error_of(failure) from failure
     return bool(receipt.duplicate)
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import psutil
 from artifacts import example
-from parts import die_with_us
 
 from fogline_server.blobs.store import BlobStore
 from fogline_server.db.base import new_id, utc_now
@@ -29,7 +28,10 @@ from fogline_server.rollouts.desired import Target
 from fogline_server.rollouts.tables import Assignment, Rollout
 from fogline_shared.states import AssignmentState, ReleaseState, RolloutState
 
-COMMAND = [sys.executable, "-c", "from fogline_client.cli import run; run()"]
+# No preexec_fn: it makes Popen fork instead of vfork, and a child of a process that runs gRPC may then hang in gRPC's
+# fork handlers before it becomes the agent. So the child itself asks to die with us (prctl PR_SET_PDEATHSIG).
+_BEFORE = "import ctypes, signal; ctypes.CDLL(None).prctl(1, signal.SIGKILL)"
+COMMAND = [sys.executable, "-c", f"{_BEFORE}; from fogline_client.cli import run; run()"]
 
 
 async def until(condition: Callable[[], object], *, within_s: float = 20.0, every_s: float = 0.02) -> object:
@@ -70,19 +72,13 @@ class AgentProcess:
         raw = json.loads(path.read_text())
         path.write_text(json.dumps({**raw, "gateway_target": f"127.0.0.1:{port}"}))
 
-    def start(self, *arguments: object, preexec: Callable[[], None] | None = None) -> None:
-        def before() -> None:
-            die_with_us()
-            if preexec:
-                preexec()
-
+    def start(self, *arguments: object) -> None:
         (self.state_dir / "status.json").unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*COMMAND, "run", "--state-dir", str(self.state_dir), "--port", "0", *map(str, arguments)],
                 stdout=log,
                 stderr=log,
-                preexec_fn=before,  # noqa: PLW1509 - only system calls
             )
 
     def journal_step(self) -> str:

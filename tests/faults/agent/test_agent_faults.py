@@ -49,6 +49,23 @@ async def test_killed_in_a_download_resumes_where_it_was(enrolled, cloud, proxy)
     await agent.serves(target.digest)
 
 
+async def test_connection_cut_in_a_download_resumes_in_the_same_process(enrolled, cloud, proxy) -> None:
+    agent = await enrolled()
+    agent.route_through(proxy.port)
+    agent.start()
+    target = cloud.publish(padded(8 << 20))
+    await until(lambda: agent.status().get("online"))
+    proxy.rate = 4 << 20
+    assignment = cloud.roll_out(agent.device_id, target)
+    part = agent.state_dir / "incoming" / f"{target.digest}.part"
+    for size in (1 << 20, 3 << 20):
+        await until(lambda size=size: part.exists() and part.stat().st_size >= size)
+        await proxy.cut()
+        await proxy.heal()
+    assert await cloud.ends(assignment, AssignmentState.SUCCEEDED) == ""
+    assert proxy.carried < target.size + (4 << 20), "what had come was not sent again"
+
+
 @pytest.mark.parametrize("step", ["ANY", "PROBATION"])
 async def test_killed_in_a_swap_ends_at_the_new_model(enrolled, cloud, step: str) -> None:
     agent = await enrolled()
@@ -124,7 +141,8 @@ async def test_offline_for_a_while_serves_spools_and_catches_up(enrolled, cloud,
 
 async def test_full_disk_is_reported_and_the_old_model_serves(enrolled, cloud) -> None:
     agent = await enrolled()
-    agent.start(preexec=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY)))
+    agent.start()
+    resource.prlimit(agent.process.pid, resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
     sound, big = cloud.publish(artifact()), cloud.publish(padded(3 << 20, shift=1))
     await cloud.ends(cloud.roll_out(agent.device_id, sound), AssignmentState.SUCCEEDED)
     await agent.serves(sound.digest)

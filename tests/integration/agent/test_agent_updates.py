@@ -41,7 +41,7 @@ async def test_agent_reaches_its_desired_state_serves_it_and_reports(enrolled, c
             return session.scalar(select(func.sum(Window.predictions)).where(Window.artifact_digest == target.digest))
 
     assert await until(windows) == 1
-    assert agent.memory_mb < 150
+    assert agent.memory_mb < 100
     shown = await asyncio.to_thread(agent_cli, "status", "--state-dir", agent.state_dir, "--json")
     facts = json.loads(shown.stdout)
     assert (facts["online"], facts["active_digest"], facts["generation"]) == (True, target.digest, 1)

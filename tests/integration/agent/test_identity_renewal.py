@@ -1,0 +1,56 @@
+"""Identity: a private file, renewed in time while the device goes on working."""
+
+from __future__ import annotations
+
+import json
+import stat
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from agent_process import until
+from artifacts import artifact
+
+from fogline_client import identity
+from fogline_server.gateway.parts import GatewayOptions
+from fogline_shared.errors import Corrupt, Unauthenticated
+from fogline_shared.states import AssignmentState
+
+
+@pytest.fixture
+def options() -> GatewayOptions:
+    """Certificates that live six seconds."""
+    return GatewayOptions(poll_s=0.2, telemetry_every_s=0.5, certificate_days=6 / 86_400)
+
+
+async def test_certificate_is_renewed_and_the_device_works_past_its_first_one(enrolled, cloud) -> None:
+    agent = await enrolled()
+    path = agent.state_dir / "identity.json"
+    first = identity.load(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(agent.state_dir.stat().st_mode) == 0o700
+    agent.start()
+    await until(lambda: datetime.now(UTC) > first.expires_at + timedelta(seconds=1))
+    await until(lambda: identity.load(path).expires_at > first.expires_at)
+    renewed = identity.load(path)
+    assert renewed.device_id == first.device_id
+    assert renewed.key_pem != first.key_pem
+    assert renewed.expires_at > first.expires_at
+    assignment = cloud.roll_out(agent.device_id, cloud.publish(artifact()))
+    assert await cloud.ends(assignment, AssignmentState.SUCCEEDED) == ""
+
+
+async def test_renewal_is_due_at_two_thirds_of_the_life(enrolled) -> None:
+    agent = await enrolled()
+    known = identity.load(agent.state_dir / "identity.json")
+    life = known.expires_at - datetime.fromtimestamp(known.issued_at, UTC)
+    assert known.renewal_due(known.expires_at - 0.32 * life)
+    assert not known.renewal_due(known.expires_at - 0.35 * life)
+
+
+def test_missing_and_damaged_identities_have_codes(tmp_path) -> None:
+    with pytest.raises(Unauthenticated, match="not_enrolled"):
+        identity.load(tmp_path / "identity.json")
+    for text in ("{", json.dumps({"device_id": "x"}), json.dumps(7)):
+        (tmp_path / "identity.json").write_text(text)
+        with pytest.raises(Corrupt, match="bad_identity"):
+            identity.load(tmp_path / "identity.json")

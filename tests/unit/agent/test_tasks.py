@@ -1,0 +1,153 @@
+"""Tasks: one answer each, kept until it is acknowledged, whatever happens in between."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fogline_client.outbox import Outbox
+from fogline_client.tasks import TaskParts, Tasks
+from fogline_shared.errors import NotFound, Unavailable
+from fogline_shared.protocol import BlobRef, TaskOffer, TaskReply
+
+OFFER = TaskOffer(
+    task_id="run_1-1-train-7",
+    run_id="run_1",
+    round=1,
+    kind="train",
+    recipe="tiny",
+    records_json="{}",
+    blobs=(BlobRef(record="arrays", digest="a" * 64, size=3),),
+    deadline=time.time() + 3600,
+    group_id="1",
+    message_type="train",
+    node_id=7,
+    max_reply_bytes=100,
+)
+
+
+class Bench:
+    """A device's tasks, with a host that answers b"reply" and a coordinator that may be away."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.outbox = Outbox(root / "outbox")
+        self.trained: list[str] = []
+        self.uploaded: list[tuple[TaskReply, bytes]] = []
+        self.fault: Exception | None = None
+        self.hang = False
+        parts = TaskParts(
+            recipe="tiny",
+            host=self,
+            outbox=self.outbox,
+            blobs=root / "blobs",
+            fetch=self.fetch,
+            upload=self.upload,
+            waits=lambda: iter([0.01] * 1000),
+        )
+        self.tasks = Tasks(parts)
+
+    async def fetch(self, digest: str, size: int, target: Path) -> None:
+        target.write_bytes(b"abc")
+
+    async def upload(self, reply: TaskReply, blob: Path | None) -> bool:
+        if self.fault is not None:
+            raise self.fault
+        self.uploaded.append((reply, blob.read_bytes() if blob else b""))
+        return False
+
+    async def run(self, offer: TaskOffer, blobs: dict[str, Path]) -> tuple[Path | None, TaskReply]:
+        assert {record: path.read_bytes() for record, path in blobs.items()} == {"arrays": b"abc"}
+        if self.hang:
+            await asyncio.sleep(60)
+        self.trained.append(offer.task_id)
+        path = self.root / "reply"
+        path.write_bytes(b"reply")
+        digest = hashlib.sha256(b"reply").hexdigest()
+        return path, TaskReply(task_id=offer.task_id, digest=digest, size=5, records_json="{}")
+
+    async def close(self) -> None: ...
+
+    async def until(self, condition) -> None:
+        running = asyncio.create_task(self.tasks.run())
+        try:
+            async with asyncio.timeout(5):
+                while not condition():  # noqa: ASYNC110 - several conditions, one helper
+                    await asyncio.sleep(0.005)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+async def test_offer_is_answered_once_and_forgotten_when_acknowledged(bench: Bench) -> None:
+    bench.tasks.offer(OFFER)
+    bench.tasks.offer(OFFER)
+    await bench.until(lambda: bench.uploaded and not bench.tasks.known())
+    assert bench.trained == [OFFER.task_id]
+    assert [data for _, data in bench.uploaded] == [b"reply"]
+    assert list((bench.root / "outbox").iterdir()) == []
+
+
+async def test_reply_survives_a_restart_and_is_not_trained_again(bench: Bench) -> None:
+    bench.fault = Unavailable("gateway_unavailable", "…")
+    bench.tasks.offer(OFFER)
+    await bench.until(bench.outbox.replies)
+    again = Bench(bench.root)
+    assert again.tasks.known() == [OFFER.task_id]
+    again.tasks.offer(OFFER)
+    await again.until(lambda: again.uploaded)
+    assert (again.trained, again.uploaded[0][1]) == ([], b"reply")
+
+
+async def test_reply_nobody_wants_is_dropped_and_the_next_one_sent(bench: Bench) -> None:
+    bench.fault = NotFound("task_unknown", "…")
+    bench.tasks.offer(OFFER)
+    await bench.until(lambda: bench.trained and not bench.tasks.known())
+    bench.fault = None
+    bench.tasks.offer(replace(OFFER, task_id="run_1-2-train-7"))
+    await bench.until(lambda: bench.uploaded)
+    assert bench.uploaded[0][0].task_id == "run_1-2-train-7"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [({"recipe": "other"}, "recipe_not_here"), ({"max_reply_bytes": 4}, "reply_too_large")],
+)
+async def test_task_that_cannot_be_done_is_answered_with_a_code(bench: Bench, changes: dict, code: str) -> None:
+    bench.tasks.offer(replace(OFFER, **changes))
+    await bench.until(lambda: bench.uploaded)
+    assert bench.uploaded[0][0].error_code == code
+
+
+async def test_task_past_its_deadline_is_given_up_and_the_next_one_done(bench: Bench) -> None:
+    bench.hang = True
+    bench.tasks.offer(replace(OFFER, deadline=time.time() + 0.1))
+    bench.tasks.offer(replace(OFFER, task_id="over", deadline=time.time() - 1))
+    await bench.until(lambda: not bench.tasks.known())
+    bench.hang = False
+    bench.tasks.offer(replace(OFFER, task_id="next"))
+    await bench.until(lambda: bench.uploaded)
+    assert bench.trained == ["next"]
+
+
+async def test_blobs_of_past_rounds_make_room(bench: Bench) -> None:
+    (bench.root / "blobs").mkdir()
+    (bench.root / "blobs" / ("b" * 64)).write_bytes(b"old")
+    bench.tasks.offer(OFFER)
+    await bench.until(lambda: bench.uploaded)
+    assert [path.name for path in (bench.root / "blobs").iterdir()] == ["a" * 64]
+
+
+async def test_damaged_reply_is_set_aside(bench: Bench) -> None:
+    (bench.root / "outbox" / "x.json").write_text('{"task_id": ')
+    assert Bench(bench.root).tasks.known() == []
