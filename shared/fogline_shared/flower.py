@@ -49,6 +49,7 @@ __all__ = [
     "MetricRecord",
     "RecordDict",
     "arrays_of",
+    "assemble",
     "decode",
     "encode",
     "failure",
@@ -109,7 +110,15 @@ def read_arrays(path: Path) -> ArrayRecord:
         length = tensors.header_length(file.read(8))
         file.seek(0)
         specs = tensors.parse_header(file.read(length), total)
-    return ArrayRecord({spec.name: BlobArray(path, spec, siblings=len(specs)) for spec in specs})
+    return assemble({spec.name: BlobArray(path, spec, siblings=len(specs)) for spec in specs})
+
+
+def assemble(arrays: Mapping[str, Array]) -> ArrayRecord:
+    """A record of these very arrays: Flower's constructor would read each one and copy it."""
+    record = ArrayRecord()
+    for name, array in arrays.items():
+        record[name] = array
+    return record
 
 
 def arrays_of(record: ArrayRecord) -> dict[str, NDArray[Any]]:

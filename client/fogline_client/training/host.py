@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import sys
 from collections.abc import Mapping
@@ -62,7 +63,7 @@ class TrainingHost:
                 message = f"the training process ended with exit code {code} during the task"
                 done = Done(task_id=offer.task_id, error_code="training_child_died", error_message=message)
             self._idle = asyncio.get_running_loop().call_later(self._idle_s, self._on_idle)
-        path = self._replies / f"{offer.task_id}.safetensors" if done.digest else None
+        path = self._reply_path(offer.task_id) if done.digest else None
         return path, TaskReply(
             task_id=offer.task_id,
             digest=done.digest,
@@ -87,8 +88,12 @@ class TrainingHost:
             node_id=offer.node_id,
             records_json=offer.records_json,
             blobs={record: str(path.absolute()) for record, path in blobs.items()},
-            reply_path=str((self._replies / f"{offer.task_id}.safetensors").absolute()),
+            reply_path=str(self._reply_path(offer.task_id).absolute()),
         )
+
+    def _reply_path(self, task_id: str) -> Path:
+        # A task id is another machine's text; a digest of it is a safe file name.
+        return self._replies / f"{hashlib.sha256(task_id.encode()).hexdigest()[:32]}.safetensors"
 
     async def _ask(self, order: Order) -> Done:
         child = self._child
@@ -105,6 +110,9 @@ class TrainingHost:
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         self._replies.mkdir(parents=True, exist_ok=True)
+        # Replies nobody took before the agent or its child died: their tasks are offered again.
+        for path in self._replies.iterdir():
+            path.unlink()
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",

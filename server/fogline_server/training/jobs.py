@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -20,6 +22,8 @@ def _train(context: JobContext) -> Outcome:
     from fogline_server.training.trainer import Trainer
 
     torch.set_num_threads(1)
+    # Flower tells each step of each round; the run's own events do that.
+    logging.getLogger("flwr").setLevel(logging.WARNING)
     return Trainer(context).run()
 
 

@@ -73,8 +73,9 @@ def reads(session: Session, device_id: str, digest: str) -> bool:
 def receive(session: Session, device_id: str, reply: TaskReply, *, now: datetime) -> bool:
     """Store a reply whose blob is stored already; True when the task had been answered before.
 
-    The first reply counts. One that comes after its round closed is kept as LATE and counts for nothing.
-    Raises NotFound ``task_unknown``, InvalidInput ``malformed_reply`` or ``reply_too_large``.
+    The first reply counts. One that comes after its round closed is kept as LATE and counts for nothing. Records that
+    are not records are an answer too, of a device that failed: refusing them would have it try for ever.
+    Raises NotFound ``task_unknown``, InvalidInput ``reply_too_large``.
     """
     # The row lock orders this against the trainer closing the round: a reply is in before, or late after.
     task = _task_of(session, device_id, reply.task_id, lock=True)
@@ -84,16 +85,21 @@ def receive(session: Session, device_id: str, reply: TaskReply, *, now: datetime
         return True
     if reply.size > task.max_reply_bytes:
         raise InvalidInput("reply_too_large", f"{reply.size} bytes where {task.max_reply_bytes} are allowed")
+    code, reason = reply.error_code, reply.error_message
+    try:
+        records = _records(reply.records_json)
+    except InvalidInput as error:
+        records, code, reason = {}, error.code, error.message
     late = task.closed or task.deadline <= now
     session.add(
         Update(
             task_id=task.id,
             digest=reply.digest,
             size=reply.size,
-            records=_records(reply.records_json),
+            records=records,
             verdict=UpdateVerdict.LATE if late else None,
-            code="round_over" if late else reply.error_code,
-            reason="the round had closed" if late else reply.error_message,
+            code="round_over" if late else code,
+            reason="the round had closed" if late else reason,
             received_at=now,
         )
     )

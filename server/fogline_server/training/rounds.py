@@ -172,10 +172,10 @@ def _admitted(replies: Sequence[Message], judgements: Sequence[Judgement], order
     for reply, judgement in zip(replies, judgements, strict=True):
         if judgement.verdict != UpdateVerdict.ACCEPTED:
             continue
-        arrays = reply.content[ARRAYS]
+        arrays = reply.content.array_records[ARRAYS]
         reply.content = RecordDict(
             {
-                ARRAYS: ArrayRecord({name: arrays[name] for name in order}),
+                ARRAYS: flower.assemble({name: arrays[name] for name in order}),
                 METRICS: MetricRecord({SAMPLES: judgement.samples, LOSS: judgement.loss}),
             }
         )

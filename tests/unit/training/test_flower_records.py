@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from fogline_shared import flower, tensors
+from fogline_shared.errors import Corrupt
+
+
+def test_content_survives_json_and_disk(tmp_path: Path) -> None:
+    arrays = {"z": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.zeros((), np.float32)}
+    content = RecordDict(
+        {
+            "arrays": flower.to_record(arrays),
+            "metrics": MetricRecord({"n": 3, "loss": 0.5, "bad": math.nan, "big": 1e300, "list": [1.0, math.inf]}),
+            "config": ConfigRecord({"text": "x", "raw": b"\x00\xff", "flag": True, "names": ["a", "b"]}),
+        }
+    )
+    encoded = flower.encode(content)
+    path = tmp_path / "blob"
+    path.write_bytes(b"".join(tensors.encode(flower.arrays_of(encoded.arrays["arrays"]))))
+    text = json.dumps(encoded.records, allow_nan=False)
+    back = flower.decode(json.loads(text), {"arrays": path})
+    assert list(back) == ["arrays", "metrics", "config"]
+    assert list(back["arrays"]) == ["z", "a"], "strategies pair arrays by position"
+    np.testing.assert_array_equal(back["arrays"]["z"].numpy(), arrays["z"])
+    assert math.isnan(back["metrics"]["bad"])
+    assert back["metrics"]["big"] == 1e300
+    assert back["metrics"]["list"] == [1.0, math.inf]
+    assert back["config"] == content["config"]
+
+
+def test_array_is_read_when_asked_for_and_is_private(tmp_path: Path) -> None:
+    path = tmp_path / "blob"
+    path.write_bytes(b"".join(tensors.encode({"w": np.ones(3, np.float32)})))
+    record = flower.read_arrays(path)
+    record["w"].numpy()[:] = 7
+    np.testing.assert_array_equal(record["w"].numpy(), np.ones(3, np.float32))
+    np.testing.assert_array_equal(ArrayRecord(dict(record)).to_numpy_ndarrays()[0], np.ones(3, np.float32))
+
+
+def test_origin_is_the_blob_that_holds_exactly_the_record(tmp_path: Path) -> None:
+    path = tmp_path / "blob"
+    path.write_bytes(b"".join(tensors.encode({"v": np.ones(3, np.float32), "w": np.ones(3, np.float32)})))
+    record = flower.read_arrays(path)
+    assert flower.origin(record) == path
+    assert flower.origin(flower.assemble({"v": record["v"]})) is None
+    assert flower.origin(flower.to_record({"v": np.ones(3, np.float32)})) is None
+    assert flower.origin(ArrayRecord()) is None
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        {"arrays": {"kind": "arrays"}},
+        {"metrics": {"kind": "odd", "values": {}}},
+        {"metrics": {"kind": "metrics"}},
+        {"metrics": {"kind": "metrics", "values": {"loss": {"float": "many"}}}},
+        {"metrics": {"kind": "metrics", "values": {"loss": "text"}}},
+        {"metrics": 5},
+        {"metrics": {"kind": "metrics", "values": [1]}},
+    ],
+)
+def test_records_that_are_none_are_corrupt(records: dict[str, object]) -> None:
+    with pytest.raises(Corrupt) as caught:
+        flower.decode(records, {})
+    assert caught.value.code == "bad_records"
+
+
+def test_truncated_blob_is_corrupt(tmp_path: Path) -> None:
+    path = tmp_path / "blob"
+    whole = b"".join(tensors.encode({"w": np.ones(30, np.float32)}))
+    for cut in (0, 4, 20, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(Corrupt, match="bad_tensors"):
+            flower.decode({"arrays": {"kind": "arrays"}}, {"arrays": path})
+
+
+def test_reason_of_an_error_keeps_its_name() -> None:
+    assert flower.reason_of(flower.failure(2, "disk_full", "no space: 3 bytes")) == ("disk_full", "no space: 3 bytes")
+    assert flower.reason_of(flower.Error(2, "Traceback (most recent: x")) == (
+        "device_failed",
+        "Traceback (most recent: x",
+    )
