@@ -114,7 +114,7 @@ class Story:
             "rollout": rollout,
             "stages": self.rest.get(f"{path}/stages")["items"],
             "assignments": self.rest.get(f"{path}/assignments", limit=200)["items"],
-            "events": [e for e in self._events() if e["subject_id"] == made["id"]],
+            "events": sorted((e for e in self._events() if e["subject_id"] == made["id"]), key=lambda e: e["seq"]),
         }
 
     def break_it(self, release: Row) -> Row:
