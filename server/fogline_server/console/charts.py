@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 WIDTH, HEIGHT = 520.0, 180.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 42.0, 78.0, 12.0, 24.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 42.0, 92.0, 12.0, 24.0
 
 Point = tuple[float, float]
 
@@ -26,6 +27,7 @@ class Line:
     name: str
     path: str
     dots: Sequence[tuple[float, float, str]]
+    label_x: float
     label_y: float
     label: str
 
@@ -55,7 +57,7 @@ def chart(series: Sequence[Series], *, x_max: float, percent: bool) -> Chart | N
     if not shown:
         return None
     values = [y for s in shown for _, y in s.points]
-    low, high = (0.0, 1.0) if percent else (min(0.0, *values), max(values) or 1.0)
+    low, high = (0.0, 1.0) if percent else (min(0.0, *values), _round_up(max(values)))
     span_x, span_y = max(x_max - 1.0, 1.0), (high - low) or 1.0
     right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
 
@@ -81,7 +83,7 @@ def _line(series: Series, places: Sequence[Point], said: Sequence[str]) -> Line:
         (x, y, f"{series.name}, round {p[0]:.0f}: {t}")
         for (x, y), p, t in zip(places, series.points, said, strict=True)
     ]
-    return Line(name=series.name, path=path, dots=dots, label_y=places[-1][1], label=said[-1])
+    return Line(name=series.name, path=path, dots=dots, label_x=places[-1][0], label_y=places[-1][1], label=said[-1])
 
 
 def _apart(lines: Sequence[Line], gap: float = 13.0) -> list[Line]:
@@ -89,7 +91,7 @@ def _apart(lines: Sequence[Line], gap: float = 13.0) -> list[Line]:
     moved, last = [], -gap
     for line in sorted(lines, key=lambda each: each.label_y):
         last = max(line.label_y, last + gap)
-        moved.append(Line(name=line.name, path=line.path, dots=line.dots, label_y=last, label=line.label))
+        moved.append(replace(line, label_y=last))
     order = [line.name for line in lines]
     return sorted(moved, key=lambda each: order.index(each.name))
 
@@ -97,3 +99,11 @@ def _apart(lines: Sequence[Line], gap: float = 13.0) -> list[Line]:
 def _whole_ticks(x_max: float) -> list[float]:
     step = max(1, round(x_max / 6))
     return [float(x) for x in range(1, int(x_max) + 1, step)]
+
+
+def _round_up(value: float) -> float:
+    """The next 1, 2, 4 or 10 times a power of ten: an axis with labels people can halve."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1.0, 2.0, 4.0, 10.0) if value <= step * power)
