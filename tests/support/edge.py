@@ -130,12 +130,17 @@ class SyncCall:
 
     def __init__(self, raw) -> None:
         self.raw = raw
+        self._kept: list[CloudFrame] = []
 
     async def send(self, frame: DeviceFrame) -> None:
         await self.raw.write(device_frame_to_pb(frame))
 
     async def receive(self, kind: type[CloudFrame], *, within_s: float = 5.0) -> CloudFrame:
-        """The next frame of that kind; others before it are dropped."""
+        """The next frame of that kind; others that come before it are kept for later."""
+        for frame in self._kept:
+            if isinstance(frame, kind):
+                self._kept.remove(frame)
+                return frame
         async with asyncio.timeout(within_s):
             while True:
                 message = await self.raw.read()
@@ -148,6 +153,7 @@ class SyncCall:
                     raise EOFError
                 if isinstance(frame := cloud_frame_from_pb(message), kind):
                     return frame
+                self._kept.append(frame)
 
     async def ended_with(self, *, within_s: float = 5.0) -> str:
         """Read to the end of the stream; the fogline code it ended with, empty for a clean end."""
