@@ -201,7 +201,7 @@ class Agent:
     async def _keep_identity(self) -> None:
         """Renew the certificate at two thirds of its life, or as soon as there is a connection after that."""
         while True:
-            left_s = (self._identity.renewal_at() - datetime.now(UTC)).total_seconds()
+            left_s = self._identity.renewal_at - time.time()
             if left_s > 0:
                 await asyncio.sleep(min(left_s, _RENEWAL_LOOK_S))
                 continue
@@ -214,7 +214,7 @@ class Agent:
                 await asyncio.sleep(self._rng.uniform(0.5, 1.0) * _RENEWAL_RETRY_S)
                 continue
             self._identity = renewed
-            log.info("certificate renewed", until=str(renewed.expires_at))
+            log.info("certificate renewed", until=str(datetime.fromtimestamp(renewed.expires_at, UTC)))
             self._sync.reconnect()
 
     def _socket_path(self) -> Path | None:

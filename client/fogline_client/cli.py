@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -130,7 +131,7 @@ def status(state_dir: StateOption = DEFAULT_STATE, *, as_json: JsonOption = Fals
             "device_id": known.device_id,
             "name": known.device_name,
             "gateway": known.gateway_target,
-            "certificate_until": known.expires_at.isoformat(),
+            "certificate_until": datetime.fromtimestamp(known.expires_at, UTC).isoformat(),
             "running": running,
             "online": running and bool(live["online"]),
             "last_error": live["last_error"] if running else "",

@@ -1,22 +1,21 @@
 """A device's identity: its private key and the certificate that the coordinator issued for it, in one file, mode 0600.
 
-Key and certificate change together or not at all, since they are one file.
+Key and certificate change together or not at all, since they are one file. ``cryptography`` (10 MB resident) is imported
+only where an identity is made, since a running agent needs it once in twenty days.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from typing import TYPE_CHECKING, Any
 
 from fogline_client import durable
 from fogline_shared.errors import Corrupt, Unauthenticated
 from fogline_shared.protocol import Certificate
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 # A certificate is renewed when this share of its life is over.
 RENEW_AFTER = 2 / 3
@@ -24,7 +23,7 @@ RENEW_AFTER = 2 / 3
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Who this device is. PEM texts; ``gateway_target`` is ``host:port``; ``issued_at``: Unix seconds by our own clock."""
+    """Who this device is. PEM texts, ``host:port``, Unix seconds; ``issued_at`` is by our own clock."""
 
     device_id: str
     device_name: str
@@ -33,10 +32,14 @@ class Identity:
     ca_pem: str
     gateway_target: str
     issued_at: float
+    expires_at: float
 
     @classmethod
     def of(cls, certificate: Certificate, *, device_name: str, key_pem: bytes, now: float) -> Identity:
         """From what the coordinator issued for our key."""
+        from cryptography import x509
+
+        parsed = x509.load_pem_x509_certificate(certificate.certificate_pem)
         return cls(
             device_id=certificate.device_id,
             device_name=device_name,
@@ -45,31 +48,27 @@ class Identity:
             ca_pem=certificate.ca_pem.decode(),
             gateway_target=certificate.gateway_target,
             issued_at=now,
+            expires_at=parsed.not_valid_after_utc.timestamp(),
         )
 
     @property
-    def expires_at(self) -> datetime:
-        """End of the certificate's life."""
-        return x509.load_pem_x509_certificate(self.certificate_pem.encode()).not_valid_after_utc
-
-    def renewal_at(self) -> datetime:
+    def renewal_at(self) -> float:
         """When to ask for the next certificate."""
         # Not from the certificate's own beginning, which lies before its issue for the sake of slow clocks.
-        issued_at = datetime.fromtimestamp(self.issued_at, UTC)
-        return issued_at + RENEW_AFTER * (self.expires_at - issued_at)
-
-    def renewal_due(self, now: datetime) -> bool:
-        """Whether that time has come."""
-        return now >= self.renewal_at()
+        return self.issued_at + RENEW_AFTER * (self.expires_at - self.issued_at)
 
 
-def new_key() -> ec.EllipticCurvePrivateKey:
+def new_key() -> EllipticCurvePrivateKey:
     """A fresh P-256 key."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def pem_of(key: ec.EllipticCurvePrivateKey) -> bytes:
+def pem_of(key: EllipticCurvePrivateKey) -> bytes:
     """PKCS #8, unencrypted: the file's mode protects it."""
+    from cryptography.hazmat.primitives import serialization
+
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -87,7 +86,7 @@ def load(path: Path) -> Identity:
         raise Unauthenticated("not_enrolled", f"no identity in {path.parent}: run `fogline-agent enroll TOKEN` first")
     try:
         identity = Identity(**raw)
-        identity.renewal_due(datetime.now(UTC))
+        float(identity.renewal_at)
     except (TypeError, ValueError) as error:
         raise Corrupt("bad_identity", f"{path} is not an identity: {error}", path=str(path)) from error
     return identity

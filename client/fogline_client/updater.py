@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -283,6 +284,8 @@ class Updater:
         """Report first, settle second: a power cut between them repeats the report, never loses it."""
         self._p.tell(desired, state, code, message)
         self._settle(desired.generation)
+        # Nothing there is needed any more: it was staged, refused, or overtaken.
+        shutil.rmtree(self._p.incoming, ignore_errors=True)
         active = self.active_digest()
         self._models = {digest: model for digest, model in self._models.items() if digest == active}
 
