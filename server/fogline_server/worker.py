@@ -16,19 +16,22 @@ from fogline_server.children import die_with
 log = structlog.get_logger()
 
 
-def run_worker(app: Celery, *, queues: Sequence[str], concurrency: int) -> int:
-    """Work until SIGTERM (finish what runs) or SIGQUIT (drop it; leases bring it back); return the exit code."""
+def run_worker(app: Celery, *, queues: Sequence[str], concurrency: int, preload: Sequence[str] = ()) -> None:
+    """Work until SIGTERM (finish what runs) or SIGQUIT (drop it; leases bring it back).
+
+    ``preload`` names modules to import before the fork, if they are installed: the pool shares their memory, and no
+    job waits for them.
+    """
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     worker_process_init.connect(_in_pool_process)
-    if importlib.util.find_spec("torch") is not None:
-        # Loaded once before the fork: the pool shares its 200 MB, and no job waits seconds for it.
-        importlib.import_module("torch")
+    for name in preload:
+        if importlib.util.find_spec(name) is not None:
+            importlib.import_module(name)
     log.info("worker_started", queues=list(queues), concurrency=concurrency)
     arguments = ["--quiet", "worker", "--pool=prefork", f"--concurrency={concurrency}", f"--queues={','.join(queues)}"]
     arguments += ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=WARNING"]
     app.worker_main(arguments)
-    return 0
 
 
 def _in_pool_process(**_kwargs: Any) -> None:

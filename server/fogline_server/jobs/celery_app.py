@@ -45,7 +45,9 @@ def make_celery(broker_url: str) -> Celery:
         },
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
-        worker_enable_remote_control=False,
+        # Not for control: its subscription is the one connection that is always being read. A worker whose messages are
+        # all in work reads no other, would not see Redis end, and its failed acknowledgements would count for ever.
+        worker_enable_remote_control=True,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         # Signals are the supervisor's way to end a worker; leases bring its jobs back.
         worker_soft_shutdown_timeout=0,
