@@ -14,7 +14,7 @@ from fogline_server.db import events
 from fogline_server.db.base import new_id
 from fogline_server.db.events import SYSTEM
 from fogline_server.jobs.tables import Job, Outbox
-from fogline_shared.errors import NotFound
+from fogline_shared.errors import Conflict, NotFound
 from fogline_shared.states import JOB, JobState
 
 # Higher is more urgent.
@@ -94,6 +94,8 @@ def cancel(session: Session, job_id: str, *, now: datetime, actor: str = SYSTEM)
 def retry(session: Session, job_id: str, *, now: datetime, actor: str = SYSTEM) -> Job:
     """Queue a failed job again, with all its attempts. Raises like :func:`cancel` for a job that has not failed."""
     job = get_job(session, job_id, lock=True)
+    if job.state != JobState.FAILED:  # the table also lets a RUNNING job be queued: that is the reconciler's to do
+        raise Conflict("illegal_transition", f"only a FAILED job is tried again, this one is {job.state}")
     job.state = JOB.check(JobState(job.state), JobState.QUEUED)
     job.attempts = 0
     job.error = None

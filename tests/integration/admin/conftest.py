@@ -1,0 +1,60 @@
+"""A populated coordinator's API and console over real HTTP, on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from admin_server import admin_app, serving
+from fastapi import FastAPI
+from population import Population, populate
+
+from fogline_server.access import service
+from fogline_server.access.keys import Role
+from fogline_server.db.base import utc_now
+from fogline_server.db.database import Database
+from fogline_server.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plant:
+    """A served coordinator, what is in it, and a key of each role."""
+
+    app: FastAPI
+    db: Database
+    url: str
+    ids: Population
+    keys: dict[str, str]
+    state_dir: Path
+
+    def client(self, role: str | None = "admin") -> httpx.Client:
+        """A client with the key of a role, or with none."""
+        headers = {"Authorization": f"Bearer {self.keys[role]}"} if role else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30)
+
+
+def plant_over(db: Database, state_dir: Path, redis_url: str) -> Iterator[Plant]:
+    app = admin_app(Settings(state_dir=state_dir, redis_url=redis_url), db)
+    with serving(app) as url:
+        ids = populate(db, app.state.services.blobs, app.state.key_ring)
+        keys = {}
+        with db.transaction() as session:
+            for role in Role:
+                _, key = service.create_key(session, app.state.key_ring, name=role, role=role, now=utc_now())
+                keys[str(role)] = str(key)
+        yield Plant(app=app, db=db, url=url, ids=ids, keys=keys, state_dir=state_dir)
+
+
+@pytest.fixture
+def plant(database: Database, tmp_path: Path, redis_url: str) -> Iterator[Plant]:
+    """On SQLite and on PostgreSQL."""
+    yield from plant_over(database, tmp_path / "state", redis_url)
+
+
+@pytest.fixture
+def sqlite_plant(sqlite_database: Database, tmp_path: Path, redis_url: str) -> Iterator[Plant]:
+    """On SQLite only, where the database does not matter."""
+    yield from plant_over(sqlite_database, tmp_path / "state", redis_url)
