@@ -6,6 +6,7 @@ import asyncio
 import queue
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -18,12 +19,14 @@ from fogline_server.gateway.parts import Parts
 from fogline_server.jobs.doorbell import RUN
 from fogline_server.rollouts import desired
 from fogline_server.training import offers
-from fogline_shared.errors import Exhausted, InvalidInput, NotFound, Unavailable
+from fogline_shared.errors import Exhausted, FoglineError, InvalidInput, NotFound, Unavailable
 from fogline_shared.proto import edge_pb2 as pb
 from fogline_shared.protocol import TaskReply
 from fogline_shared.wire import reply_from_pb
 
 CHUNK = 1 << 20
+# Bytes of a refused upload that are read and dropped at most.
+_DRAIN = 64 * CHUNK
 
 
 class Transfer:
@@ -49,6 +52,13 @@ class Transfer:
         Raises NotFound ``task_unknown``; Exhausted ``reply_too_large``, ``blob_too_large``, ``disk_full``; Corrupt
         ``digest_mismatch``; InvalidInput ``size_mismatch``, ``malformed_frame``. Nothing is stored on an error.
         """
+        try:
+            return await self._upload(device_id, messages)
+        except FoglineError:
+            await self._drain(messages)
+            raise
+
+    async def _upload(self, device_id: str, messages: AsyncIterator[pb.UploadMessage]) -> pb.UploadReceipt:
         reply = await self._header(messages)
         task = await self._parts.read(partial(_task, device_id, reply.task_id))
         if reply.size > task.max_reply_bytes:
@@ -63,6 +73,14 @@ class Transfer:
                 raise InvalidInput("size_mismatch", f"{blob.size} bytes came where {reply.size} were announced")
         duplicate = await self._parts.write(partial(_receive, device_id, reply), RUN + task.run_id)
         return pb.UploadReceipt(duplicate=duplicate, status="ACCEPTED")
+
+    async def _drain(self, messages: AsyncIterator[pb.UploadMessage]) -> None:
+        """Read on for a while: a Python client that is still sending when its call ends sees INTERNAL, not our code."""
+        left = _DRAIN
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._parts.options.idle_s):
+                while left > 0 and (message := await anext(messages, None)) is not None:
+                    left -= len(message.data)
 
     def close(self) -> None:
         """Let no more uploads begin and wait for the ones being written."""
