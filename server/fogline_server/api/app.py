@@ -92,7 +92,7 @@ def prepare(app: FastAPI) -> None:
 
 
 def _v1() -> APIRouter:
-    v1 = APIRouter(prefix="/v1", dependencies=[Depends(authorise)], responses=responses(400, 401, 403, 422, 503))
+    v1 = APIRouter(prefix="/v1", dependencies=[Depends(authorise)], responses=responses(400, 401, 403, 413, 422, 503))
     for router in ROUTERS:
         v1.include_router(router)
     return v1

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Path, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from starlette.convertors import Convertor, register_url_convertor
 
 T = TypeVar("T")
 
@@ -52,6 +53,24 @@ JsonObject = Annotated[dict[str, Any], AfterValidator(_storable)]
 # What ids look like, in paths, queries and bodies. A name that cannot exist is not found or invalid, never an error here.
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$"
 Id = Annotated[str, Field(pattern=ID_PATTERN)]
+
+
+class _Id(Convertor[str]):
+    """``{job_id:id}`` in a route's path: nothing that looks like an action.
+
+    So a wrong method on ``/jobs/job_1:cancel`` is a 405 of that action, not a question about a strange id.
+    """
+
+    regex = "[A-Za-z0-9][A-Za-z0-9_.-]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("id", _Id())
 PathId = Annotated[str, Path(pattern=ID_PATTERN)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

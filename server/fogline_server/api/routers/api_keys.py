@@ -60,14 +60,14 @@ def create_api_key(request: Request, services: Parts, who: Admin, body: NewApiKe
         return CreatedApiKey(**ApiKeyView.model_validate(row).model_dump(), key=str(key))
 
 
-@router.get("/{key_id}", responses=responses(404))
+@router.get("/{key_id:id}", responses=responses(404))
 def get_api_key(services: Parts, key_id: PathId) -> ApiKeyView:
     """One key."""
     with services.db.read() as session:
         return ApiKeyView.model_validate(service.get_key(session, key_id))
 
 
-@router.post("/{key_id}:revoke", responses=responses(404, 409))
+@router.post("/{key_id:id}:revoke", responses=responses(404, 409))
 def revoke_api_key(services: Parts, who: Admin, key_id: PathId) -> ApiKeyView:
     """End a key at once. The last admin key cannot be revoked."""
     with services.db.transaction() as session:

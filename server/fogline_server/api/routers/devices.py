@@ -93,14 +93,14 @@ def list_devices(
         return page_of(rows, limit, cursor=lambda row: row.id, show=lambda row: show(row, now))
 
 
-@router.get("/{device_id}", responses=responses(404))
+@router.get("/{device_id:id}", responses=responses(404))
 def get_device(services: Parts, device_id: PathId) -> DeviceView:
     """One device."""
     with services.db.read() as session:
         return show(service.get_device(session, device_id), utc_now())
 
 
-@router.get("/{device_id}/why-not", responses=responses(404))
+@router.get("/{device_id:id}/why-not", responses=responses(404))
 def why_not(
     services: Parts,
     device_id: PathId,
@@ -114,14 +114,14 @@ def why_not(
     return WhyNot(device_id=device_id, recipe=recipe, eligible=not reasons, reasons=reasons)
 
 
-@router.put("/{device_id}/tags", responses=responses(404))
+@router.put("/{device_id:id}/tags", responses=responses(404))
 def set_device_tags(services: Parts, who: Caller, device_id: PathId, body: NewTags) -> DeviceView:
     """Replace a device's tags."""
     with services.db.transaction() as session:
         return show(service.set_tags(session, device_id, body.tags, actor=who.actor), utc_now())
 
 
-@router.post("/{device_id}:revoke", responses=responses(404, 409), dependencies=[IDEMPOTENT])
+@router.post("/{device_id:id}:revoke", responses=responses(404, 409), dependencies=[IDEMPOTENT])
 def revoke_device(services: Parts, who: Caller, device_id: PathId, body: Revocation | None = None) -> DeviceView:
     """End a device's right to connect, for good. An open connection ends at once."""
     now = utc_now()

@@ -71,7 +71,7 @@ def create_enrollment_token(services: Parts, who: Caller, body: NewToken) -> Cre
         return CreatedToken(**TokenView.model_validate(row).model_dump(), token=text)
 
 
-@router.delete("/{token_id}", status_code=204, responses=responses(404))
+@router.delete("/{token_id:id}", status_code=204, responses=responses(404))
 def delete_enrollment_token(services: Parts, who: Caller, token_id: PathId) -> None:
     """Withdraw a token. A device that enrolled with it stays."""
     with services.db.transaction() as session:

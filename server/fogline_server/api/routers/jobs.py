@@ -118,7 +118,7 @@ def submit_job(services: Parts, who: Caller, body: NewBatch) -> JobView:
         return show(job)
 
 
-@router.get("/{job_id}/shards", responses=responses(404))
+@router.get("/{job_id:id}/shards", responses=responses(404))
 def list_shards(services: Parts, job_id: PathId) -> Shards:
     """The shards of a batch job, in order; none before it is planned."""
     with services.db.read() as session:
@@ -126,14 +126,14 @@ def list_shards(services: Parts, job_id: PathId) -> Shards:
         return Shards(items=[ShardView.model_validate(row) for row in batch.shards_of(session, job_id)])
 
 
-@router.get("/{job_id}", responses=responses(404))
+@router.get("/{job_id:id}", responses=responses(404))
 def get_job(services: Parts, job_id: PathId) -> JobView:
     """One job."""
     with services.db.read() as session:
         return show(service.get_job(session, job_id))
 
 
-@router.post("/{job_id}:cancel", responses=responses(404, 409), dependencies=[IDEMPOTENT])
+@router.post("/{job_id:id}:cancel", responses=responses(404, 409), dependencies=[IDEMPOTENT])
 def cancel_job(services: Parts, who: Caller, job_id: PathId) -> JobView:
     """Ask for the end of a job and of its children. It ends when its worker next looks."""
     with services.db.transaction() as session:
@@ -142,7 +142,7 @@ def cancel_job(services: Parts, who: Caller, job_id: PathId) -> JobView:
         return show(job)
 
 
-@router.post("/{job_id}:retry", responses=responses(404, 409), dependencies=[IDEMPOTENT])
+@router.post("/{job_id:id}:retry", responses=responses(404, 409), dependencies=[IDEMPOTENT])
 def retry_job(services: Parts, who: Caller, job_id: PathId) -> JobView:
     """Queue a failed job again, with all its attempts."""
     with services.db.transaction() as session:

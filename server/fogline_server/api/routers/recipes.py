@@ -53,7 +53,7 @@ def list_recipes() -> Recipes:
     return Recipes(items=[_show(name) for name in entry_point_names(GROUP)])
 
 
-@router.get("/{name}", responses=responses(404))
+@router.get("/{name:id}", responses=responses(404))
 def get_recipe(name: PathId) -> RecipeView:
     """One recipe."""
     if name not in entry_point_names(GROUP):

@@ -183,14 +183,14 @@ def _pulled(stream: AsyncIterator[bytes]) -> Iterator[bytes]:
         yield piece
 
 
-@router.get("/releases/{release}", responses=responses(404))
+@router.get("/releases/{release:id}", responses=responses(404))
 def get_release(services: Parts, release: PathId) -> ReleaseView:
     """One release, by id, name or alias."""
     with services.db.read() as session:
         return _show(session, service.get_release(session, release))
 
 
-@router.get("/releases/{release}/variants", responses=responses(404))
+@router.get("/releases/{release:id}/variants", responses=responses(404))
 def list_variants(services: Parts, release: PathId) -> Variants:
     """The variants that exist so far."""
     with services.db.read() as session:
@@ -198,7 +198,7 @@ def list_variants(services: Parts, release: PathId) -> Variants:
         return Variants(items=[VariantView.model_validate(row) for row in rows])
 
 
-@router.get("/releases/{release}/variants/{variant}", responses=responses(404))
+@router.get("/releases/{release:id}/variants/{variant:id}", responses=responses(404))
 def get_variant(services: Parts, release: PathId, variant: PathId) -> VariantView:
     """One variant and what was measured of it."""
     with services.db.read() as session:
@@ -207,7 +207,7 @@ def get_variant(services: Parts, release: PathId, variant: PathId) -> VariantVie
 
 
 @router.get(
-    "/releases/{release}/variants/{variant}/artifact",
+    "/releases/{release:id}/variants/{variant:id}/artifact",
     response_class=FileResponse,
     responses={
         200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
@@ -226,7 +226,7 @@ def download_artifact(services: Parts, release: PathId, variant: PathId) -> File
     )
 
 
-@router.post("/releases/{release}:verify", responses=responses(404, 409), dependencies=[IDEMPOTENT])
+@router.post("/releases/{release:id}:verify", responses=responses(404, 409), dependencies=[IDEMPOTENT])
 def verify_release(services: Parts, release: PathId) -> VerificationView:
     """Hash every byte of a READY release again. Problems are in the answer."""
     with services.db.read() as session:
@@ -240,7 +240,7 @@ def list_aliases(services: Parts) -> Aliases:
         return Aliases(items=[AliasView.model_validate(row) for row in service.list_aliases(session)])
 
 
-@router.put("/aliases/{alias}", responses=responses(404, 409))
+@router.put("/aliases/{alias:id}", responses=responses(404, 409))
 def set_alias(services: Parts, who: Caller, alias: PathId, body: AliasTarget) -> AliasView:
     """Move a name to a READY release, or make it."""
     with services.db.transaction() as session:

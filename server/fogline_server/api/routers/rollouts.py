@@ -172,21 +172,21 @@ def create_rollout(
         return RolloutView.model_validate(rollout)
 
 
-@router.get("/{rollout_id}", responses=responses(404))
+@router.get("/{rollout_id:id}", responses=responses(404))
 def get_rollout(services: Parts, rollout_id: PathId) -> RolloutView:
     """One rollout."""
     with services.db.read() as session:
         return RolloutView.model_validate(service.get_rollout(session, rollout_id))
 
 
-@router.get("/{rollout_id}/stages", responses=responses(404))
+@router.get("/{rollout_id:id}/stages", responses=responses(404))
 def list_stages(services: Parts, rollout_id: PathId) -> Stages:
     """The stages in order, each with its gates' evidence."""
     with services.db.read() as session:
         return Stages(items=[StageView.model_validate(s) for s in service.stages_of(session, rollout_id)])
 
 
-@router.get("/{rollout_id}/assignments", responses=responses(404))
+@router.get("/{rollout_id:id}/assignments", responses=responses(404))
 def list_assignments(
     services: Parts,
     rollout_id: PathId,
@@ -200,13 +200,13 @@ def list_assignments(
         return page_of(rows, limit, cursor=lambda row: row.id, show=AssignmentView.model_validate)
 
 
-@router.post("/{rollout_id}:start", responses=responses(404, 409), dependencies=[IDEMPOTENT])
+@router.post("/{rollout_id:id}:start", responses=responses(404, 409), dependencies=[IDEMPOTENT])
 def start_rollout(services: Parts, who: Caller, rollout_id: PathId) -> RolloutView:
     """Start a draft, or a scheduled rollout before its time."""
     return _change(services, lambda session: service.start(session, rollout_id, now=utc_now(), actor=who.actor))
 
 
-@router.post("/{rollout_id}:pause", responses=responses(404, 409), dependencies=[IDEMPOTENT])
+@router.post("/{rollout_id:id}:pause", responses=responses(404, 409), dependencies=[IDEMPOTENT])
 def pause_rollout(services: Parts, who: Caller, rollout_id: PathId, body: Reason | None = None) -> RolloutView:
     """Stop going forward; failing gates still roll back."""
     return _change(
@@ -217,13 +217,13 @@ def pause_rollout(services: Parts, who: Caller, rollout_id: PathId, body: Reason
     )
 
 
-@router.post("/{rollout_id}:resume", responses=responses(404, 409), dependencies=[IDEMPOTENT])
+@router.post("/{rollout_id:id}:resume", responses=responses(404, 409), dependencies=[IDEMPOTENT])
 def resume_rollout(services: Parts, who: Caller, rollout_id: PathId) -> RolloutView:
     """Go on; the current stage gets its whole time again."""
     return _change(services, lambda session: service.resume(session, rollout_id, now=utc_now(), actor=who.actor))
 
 
-@router.post("/{rollout_id}:rollback", responses=responses(404, 409), dependencies=[IDEMPOTENT])
+@router.post("/{rollout_id:id}:rollback", responses=responses(404, 409), dependencies=[IDEMPOTENT])
 def roll_back(services: Parts, who: Caller, rollout_id: PathId, body: Reason | None = None) -> RolloutView:
     """Return every device of the rollout to what it ran before, also after it has succeeded."""
     return _change(
@@ -234,7 +234,7 @@ def roll_back(services: Parts, who: Caller, rollout_id: PathId, body: Reason | N
     )
 
 
-@router.post("/{rollout_id}:cancel", responses=responses(404, 409), dependencies=[IDEMPOTENT])
+@router.post("/{rollout_id:id}:cancel", responses=responses(404, 409), dependencies=[IDEMPOTENT])
 def cancel_rollout(services: Parts, who: Caller, rollout_id: PathId) -> RolloutView:
     """Drop a rollout that has not begun; one that has is rolled back instead."""
     return _change(services, lambda session: service.cancel(session, rollout_id, now=utc_now(), actor=who.actor))

@@ -134,28 +134,28 @@ def create_run(services: Parts, who: Caller, body: NewRun) -> RunView:
         return RunView.model_validate(run)
 
 
-@router.get("/{run_id}", responses=responses(404))
+@router.get("/{run_id:id}", responses=responses(404))
 def get_run(services: Parts, run_id: PathId) -> RunView:
     """One run."""
     with services.db.read() as session:
         return RunView.model_validate(service.get_run(session, run_id))
 
 
-@router.post("/{run_id}:cancel", responses=responses(404, 409), dependencies=[IDEMPOTENT])
+@router.post("/{run_id:id}:cancel", responses=responses(404, 409), dependencies=[IDEMPOTENT])
 def cancel_run(services: Parts, who: Caller, run_id: PathId) -> RunView:
     """Ask for the end of a run; it is CANCELED when its trainer next looks."""
     with services.db.transaction() as session:
         return RunView.model_validate(service.cancel_run(session, run_id, now=utc_now(), actor=who.actor))
 
 
-@router.get("/{run_id}/rounds", responses=responses(404))
+@router.get("/{run_id:id}/rounds", responses=responses(404))
 def list_rounds(services: Parts, run_id: PathId) -> Rounds:
     """All rounds so far, in order."""
     with services.db.read() as session:
         return Rounds(items=[RoundView.model_validate(r) for r in service.rounds_of(session, run_id)])
 
 
-@router.get("/{run_id}/updates", responses=responses(404))
+@router.get("/{run_id:id}/updates", responses=responses(404))
 def list_updates(
     services: Parts,
     run_id: PathId,

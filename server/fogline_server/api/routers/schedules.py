@@ -95,14 +95,14 @@ def create_schedule(services: Parts, who: Caller, body: NewSchedule) -> Schedule
         return ScheduleView.model_validate(row)
 
 
-@router.get("/{schedule_id}", responses=responses(404))
+@router.get("/{schedule_id:id}", responses=responses(404))
 def get_schedule(services: Parts, schedule_id: PathId) -> ScheduleView:
     """One schedule."""
     with services.db.read() as session:
         return ScheduleView.model_validate(service.get_schedule(session, schedule_id))
 
 
-@router.patch("/{schedule_id}", responses=responses(404, 409))
+@router.patch("/{schedule_id:id}", responses=responses(404, 409))
 def update_schedule(services: Parts, who: Caller, schedule_id: PathId, body: ScheduleChange) -> ScheduleView:
     """Change a schedule; its next time is counted from now."""
     changes = body.model_dump(exclude_none=True)
@@ -116,7 +116,7 @@ def update_schedule(services: Parts, who: Caller, schedule_id: PathId, body: Sch
         return ScheduleView.model_validate(row)
 
 
-@router.delete("/{schedule_id}", status_code=204, responses=responses(404))
+@router.delete("/{schedule_id:id}", status_code=204, responses=responses(404))
 def delete_schedule(services: Parts, who: Caller, schedule_id: PathId) -> None:
     """Remove a schedule; what it started goes on."""
     with services.db.transaction() as session:
