@@ -5,7 +5,7 @@ Each action is ``(session, spec, now, actor) → id`` and raises InvalidInput fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -16,11 +16,10 @@ from fogline_server.batch.service import submit_batch
 from fogline_server.registry.service import get_release
 from fogline_server.rollouts import service as rollouts
 from fogline_server.rollouts.plan import RolloutPlan
+from fogline_server.schedules.tick import Action
 from fogline_server.training.service import create_run
 from fogline_server.training.spec import RunSpec
 from fogline_shared.errors import InvalidInput
-
-Action = Callable[[Session, Mapping[str, Any], datetime, str], str]
 
 
 def start_run(session: Session, spec: Mapping[str, Any], now: datetime, actor: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fogline_server.actions import ACTIONS, Action
+from fogline_server.actions import ACTIONS
 from fogline_server.batch import jobs as batch_jobs
 from fogline_server.blobs.store import BlobStore
 from fogline_server.db.base import utc_now
@@ -21,6 +21,7 @@ from fogline_server.registry import jobs as registry_jobs
 from fogline_server.registry import tick as registry_tick
 from fogline_server.rollouts import tick as rollouts_tick
 from fogline_server.schedules import tick as schedules_tick
+from fogline_server.schedules.tick import Action
 from fogline_server.schema import migrate
 from fogline_server.settings import Settings
 from fogline_server.telemetry import tick as telemetry_tick
@@ -146,4 +147,5 @@ def ticks(services: Services) -> list[Tick]:
         Tick(name="rollouts", every_s=every_s, run=advance_rollouts),
         Tick(name="schedules", every_s=every_s, run=fire_schedules),
         Tick(name="telemetry", every_s=60.0, run=lambda: telemetry_tick.tick(db, now=utc_now())),
+        Tick(name="blobs", every_s=3600.0, run=lambda: services.blobs.sweep(older_than_s=86_400.0)),
     ]

@@ -28,16 +28,16 @@ LEASE_S = 1.5
 
 
 class Plant:
-    """Use as a context manager."""
+    """Use as a context manager. Without ``ticking`` the test runs a coordinator of its own."""
 
-    def __init__(self, database_url: str, redis_url: str, folder: Path) -> None:
+    def __init__(self, database_url: str, redis_url: str, folder: Path, *, ticking: bool = True) -> None:
         self._arguments = [database_url, redis_url, str(folder / "blobs"), str(LEASE_S)]
         self._log = folder / "worker.log"
         self.engine = worker_process.make_engine(database_url, redis_url, folder / "blobs", LEASE_S)
         self.db: Database = self.engine.db
         self.workers: list[subprocess.Popen[bytes]] = []
         self._stop = threading.Event()
-        self._ticks = threading.Thread(target=self._tick)
+        self._ticks = threading.Thread(target=self._tick if ticking else self._stop.wait)
 
     def __enter__(self) -> Self:
         self._ticks.start()

@@ -10,7 +10,9 @@ import errno
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +60,7 @@ class BlobStore:
                 raise Corrupt("digest_mismatch", f"the bytes hash to {digest}, not to {expect}", expected=expect)
             self._publish(Path(name), digest)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise Exhausted("disk_full", f"no space for a blob of at least {size} bytes") from error
             raise
         finally:
@@ -103,6 +105,17 @@ class BlobStore:
             file.seek(offset)
             while data := file.read(chunk):
                 yield data
+
+    def sweep(self, *, older_than_s: float) -> int:
+        """Remove what killed writers left half written; return how many files. No writer takes ``older_than_s``."""
+        oldest = time.time() - older_than_s
+        swept = 0
+        for path in self._incoming.iterdir():
+            with suppress(FileNotFoundError):  # its writer has just published or removed it
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+                    swept += 1
+        return swept
 
     def _place(self, digest: str) -> Path:
         if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):

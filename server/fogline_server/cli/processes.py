@@ -12,13 +12,12 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from fogline_server.cli.exits import OF_KIND, Exit
 from fogline_server.logs import configure_logs
 from fogline_server.settings import Settings
-from fogline_shared.errors import ErrorKind, FoglineError, InvalidInput
+from fogline_shared.errors import FoglineError, InvalidInput
 
 app = typer.Typer(no_args_is_help=True)
-
-_EXIT_CODES = {ErrorKind.INVALID: 2, ErrorKind.UNAVAILABLE: 3, ErrorKind.NOT_FOUND: 4, ErrorKind.CONFLICT: 5}
 
 
 @app.command()
@@ -88,7 +87,7 @@ def _errors_told() -> Iterator[None]:
         yield
     except FoglineError as error:
         sys.stderr.write(f"error: {error}\n")
-        raise typer.Exit(_EXIT_CODES.get(error.kind, 1)) from error
+        raise typer.Exit(OF_KIND.get(error.kind, Exit.OTHER)) from error
 
 
 if __name__ == "__main__":

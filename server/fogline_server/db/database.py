@@ -9,6 +9,8 @@ from typing import Any
 from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.orm import Session, sessionmaker
 
+_IDLE_IN_TRANSACTION_MS = 60_000
+
 
 class Database:
     """SQLite (embedded) or PostgreSQL behind one interface. Create one a process, after a fork, never before."""
@@ -42,7 +44,9 @@ class Database:
 
 def _engine(url: str) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
+        # A frozen process must not hold its row locks for ever: other replicas skip locked rows.
+        arguments = {"options": f"-c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MS}"}
+        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args=arguments)
     engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False}, pool_size=20, max_overflow=60)
 
     @event.listens_for(engine, "connect")
