@@ -41,6 +41,12 @@ for _name, _group in {
     app.add_typer(_group, name=_name)
 
 
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature
+    if wanted:
+        sys.stdout.write(f"fogline {fogline_shared.__version__}\n")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     *,
@@ -48,16 +54,15 @@ def options(
         str | None, typer.Option(envvar="FOGLINE_URL", help="Coordinator; default: the `fogline up` of this folder.")
     ] = None,
     api_key: Annotated[
-        str | None,
-        typer.Option(envvar="FOGLINE_API_KEY", show_envvar=True, help="Default: what `fogline up` has made."),
+        str | None, typer.Option(envvar="FOGLINE_API_KEY", help="Default: what `fogline up` has made.")
     ] = None,
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
-    """Options of every command that speaks to a coordinator; commands find them at the root of their context."""
-    del url, api_key
-    if version:
-        sys.stdout.write(f"fogline {fogline_shared.__version__}\n")
-        raise typer.Exit
+    """Federated edge-cloud orchestration."""
+    # Commands find the options at the root of their context; see cli.options.api.
+    del url, api_key, version
 
 
 def run() -> None:
