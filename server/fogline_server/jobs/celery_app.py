@@ -28,8 +28,8 @@ def make_celery(broker_url: str) -> Celery:
         task_serializer="json",
         task_ignore_result=True,
         result_backend=None,
-        # A worker holds the message while it works, so it never hoards one that an idle worker could take. That the
-        # broker may then deliver twice is harmless: the second claim finds the job taken.
+        broker_transport="fogline_server.jobs.transport:Transport",
+        # A worker counts a message while it works on it, so it never hoards one that an idle worker could take.
         task_acks_late=True,
         worker_prefetch_multiplier=1,
         task_default_queue=QUEUES[-1],
@@ -45,9 +45,7 @@ def make_celery(broker_url: str) -> Celery:
         },
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
-        # Not for control: its subscription is the one connection that is always being read. A worker whose messages are
-        # all in work reads no other, would not see Redis end, and its failed acknowledgements would count for ever.
-        worker_enable_remote_control=True,
+        worker_enable_remote_control=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         # Signals are the supervisor's way to end a worker; leases bring its jobs back.
         worker_soft_shutdown_timeout=0,

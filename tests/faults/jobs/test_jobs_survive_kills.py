@@ -54,3 +54,29 @@ def test_a_killed_redis_delays_jobs_and_loses_none(plant: Plant, own_redis: Redi
     own_redis.start()
     after = [plant.submit(0.1)]
     plant.until_all_succeeded(before + during + after)
+
+
+def test_a_worker_in_the_middle_of_a_long_job_goes_on_taking_others_after_redis_was_killed(
+    plant: Plant, own_redis: RedisServer
+) -> None:
+    worker = plant.start_worker()
+    long = plant.submit(25)
+    eventually(lambda: plant.state(long) == "RUNNING", 30)
+    own_redis.kill()
+    time.sleep(1)
+    own_redis.start()
+    short = plant.submit(0.1)
+    eventually(lambda: plant.state(short) == "SUCCEEDED", 15)
+    assert plant.state(long) == "RUNNING", "the long job was not disturbed"
+    assert worker.poll() is None
+
+
+def test_a_wholly_occupied_worker_notices_that_redis_was_killed_meanwhile(plant: Plant, own_redis: RedisServer) -> None:
+    plant.start_worker()  # two jobs at once
+    jobs = [plant.submit(2), plant.submit(2)]
+    eventually(lambda: plant.states()["RUNNING"] == 2, 30)
+    own_redis.kill()
+    jobs.append(plant.submit(0.1))
+    time.sleep(2.5)  # both have ended, and nothing can be acknowledged
+    own_redis.start()
+    plant.until_all_succeeded(jobs, 20)
