@@ -36,6 +36,9 @@ def interval(total: float, count: float, *, alpha: float) -> Interval:
     constant = _log_beta(0.5 + total, 0.5 + count - total) - _log_beta(0.5, 0.5)
 
     def excluded(p: float) -> bool:
+        # A mean of 0 or 1 cannot have given these values; bisection reaches both when the mean is next to one.
+        if (total and p <= 0.0) or (count > total and p >= 1.0):
+            return True
         likelihood = (total * log(p) if total else 0.0) + ((count - total) * log(1 - p) if count > total else 0.0)
         return constant - likelihood >= -log(alpha)
 
