@@ -5,6 +5,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY server server
 COPY client client
 COPY shared shared
+# seglearn carries the smartwatch recipe's data; the other parts of the extra `demo` have no place in a deployment.
 RUN pip install --no-cache-dir -c constraints.txt '.[server]' seglearn \
  && useradd --create-home --uid 10001 fogline \
  && mkdir /var/lib/fogline && chown fogline /var/lib/fogline

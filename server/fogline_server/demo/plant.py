@@ -76,13 +76,6 @@ class Plant:
         for member in members:
             self._start([*_agent("run"), *self._state(member)], self.folder / f"{member.name}.log", {})
 
-    def agent_status(self, member: Member) -> Mapping[str, object]:
-        """What ``fogline-agent status --json`` says."""
-        command = [*_agent("status"), *self._state(member), "--json"]
-        answer = subprocess.run(command, capture_output=True, text=True, check=True, env=_environment({}))
-        status: Mapping[str, object] = json.loads(answer.stdout)
-        return status
-
     def stop(self) -> None:
         """Agents first, then the coordinator; what does not end is killed."""
         for process in reversed(self._processes):

@@ -56,9 +56,6 @@ class Rest:
                 raise Unavailable("demo_step_too_slow", f"{path} is still {row['state']} after {timeout_s:.0f} s")
             time.sleep(0.25)
 
-    def close(self) -> None:
-        self._http.close()
-
     @staticmethod
     def _json(response: httpx.Response) -> Any:
         if response.is_error:

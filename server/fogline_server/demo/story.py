@@ -61,7 +61,9 @@ class Story:
         run = self.rest.post("/v1/runs", {**body, **more})
         path = f"/v1/runs/{run['id']}"
         run = self.rest.wait(
-            path, timeout_s=240, seen=lambda row: seen(row["rounds_done"], row["rounds_total"], _loss(self.rest, path))
+            path,
+            timeout_s=240,
+            seen=lambda row: seen(row["rounds_done"], row["rounds_total"], _holdout_note(self.rest, path)),
         )
         _require(run, "SUCCEEDED")
         return {"run": run, "rounds": self.rest.get(f"{path}/rounds")["items"]}
@@ -193,7 +195,7 @@ def _require(row: Row, state: str) -> None:
         raise Unavailable("demo_step_failed", f"{row['id']} is {row['state']}, expected {state}: {why}")
 
 
-def _loss(rest: Rest, path: str) -> str:
+def _holdout_note(rest: Rest, path: str) -> str:
     rounds = rest.get(f"{path}/rounds")["items"]
     scores = [r["metrics"]["holdout_accuracy"] for r in rounds if "holdout_accuracy" in r["metrics"]]
     return f"holdout {scores[-1]:.1%}" if scores else "waking the devices' trainers"
