@@ -18,13 +18,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import structlog
 import typer
 
 from fogline_client import config as settings
 from fogline_client.config import DEFAULT_PORT, AgentConfig, StateDir
-from fogline_shared.errors import Conflict, ErrorKind, FoglineError, InvalidInput
+from fogline_shared.errors import Conflict, ErrorKind, FoglineError, InvalidInput, Unavailable
 
 _EXITS: Mapping[ErrorKind, int] = {
     ErrorKind.INVALID: 2,
@@ -40,11 +41,18 @@ app = typer.Typer(name="fogline-agent", help="A Fogline device.", no_args_is_hel
 
 StateOption = Annotated[Path, typer.Option("--state-dir", envvar="FOGLINE_AGENT_STATE_DIR", help="the device's folder")]
 JsonOption = Annotated[bool, typer.Option("--json", help="machine-readable output")]
-PortOption = Annotated[int | None, typer.Option("--port", help="local prediction port; 0: any, -1: none")]
+PortOption = Annotated[
+    int | None, typer.Option("--port", envvar="FOGLINE_AGENT_PORT", help="local prediction port; 0: any, -1: none")
+]
 SocketOption = Annotated[str | None, typer.Option("--socket", help="unix socket; default: agent.sock in the folder")]
 SourceOption = Annotated[str | None, typer.Option(help="where examples come from, for example replay")]
-RecipeOption = Annotated[str | None, typer.Option(help="recipe this device trains; none: it only infers")]
-Options = Annotated[list[str] | None, typer.Option("--option", help="name=value of the recipe; repeat it")]
+RecipeOption = Annotated[
+    str | None, typer.Option(envvar="FOGLINE_AGENT_RECIPE", help="recipe this device trains; none: it only infers")
+]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", envvar="FOGLINE_AGENT_OPTIONS", help="name=value of the recipe; repeat it"),
+]
 SourceOptions = Annotated[list[str] | None, typer.Option("--source-option", help="name=value of the source; repeat it")]
 Attributes = Annotated[list[str] | None, typer.Option("--attribute", help="name=value told to the coordinator")]
 
@@ -115,7 +123,12 @@ def run_agent(
 
 
 @app.command()
-def status(state_dir: StateOption = DEFAULT_STATE, *, as_json: JsonOption = False) -> None:
+def status(
+    state_dir: StateOption = DEFAULT_STATE,
+    *,
+    check: Annotated[bool, typer.Option("--check", help="exit 3 unless the agent serves and is online")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """What the device is and does, as far as its folder tells."""
     with _failures(as_json=as_json):
         from fogline_client import durable, identity
@@ -143,6 +156,8 @@ def status(state_dir: StateOption = DEFAULT_STATE, *, as_json: JsonOption = Fals
             "socket": live["socket"] if running else "",
         }
         _print(facts, "\n".join(f"{key:18} {value}" for key, value in facts.items()), as_json=as_json)
+        if check:
+            _check(facts)
 
 
 @app.command()
@@ -206,6 +221,30 @@ async def _until_signal(serve: Callable[[asyncio.Event], Any]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     await serve(stop)
+
+
+def _check(facts: Mapping[str, Any]) -> None:
+    """Raises Unavailable ``not_running``, ``not_serving`` or ``offline``.
+
+    The local endpoint is asked, since a pid proves little: in a container the next process has the same.
+    """
+    if not facts["running"]:
+        raise Unavailable("not_running", "no agent runs in this folder")
+    url = urlsplit(facts["url"])
+    family, address = (socket.AF_INET, (url.hostname, url.port)) if url.port else (socket.AF_UNIX, facts["socket"])
+    if address:
+        with socket.socket(family) as connection:
+            connection.settimeout(3.0)
+            try:
+                connection.connect(address)
+                connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")
+                answer = connection.recv(64)
+            except OSError as error:
+                raise Unavailable("not_serving", f"the local endpoint does not answer: {error}") from error
+        if b" 200 " not in answer:
+            raise Unavailable("not_serving", f"the local endpoint answers {answer.decode(errors='replace')!r}")
+    if not facts["online"]:
+        raise Unavailable("offline", facts["last_error"] or "the coordinator is not connected")
 
 
 def _alive(pid: int) -> bool:

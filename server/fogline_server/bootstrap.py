@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fogline_server.access.keys import PrintedKey
 from fogline_server.actions import ACTIONS
 from fogline_server.batch import jobs as batch_jobs
 from fogline_server.blobs.store import BlobStore
@@ -26,6 +27,7 @@ from fogline_server.schema import migrate
 from fogline_server.settings import Settings
 from fogline_server.telemetry import tick as telemetry_tick
 from fogline_server.training import jobs as training_jobs
+from fogline_shared.errors import InvalidInput
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -77,12 +79,17 @@ def build_engine(settings: Settings) -> Engine:
 
 
 def build_coordinator(settings: Settings) -> Coordinator:
-    """Migrate the database and build the process that serves it."""
+    """Migrate the database and build the process that serves it.
+
+    Raises InvalidInput ``missing_setting`` or ``malformed_api_key``, and as :func:`fogline_server.schema.migrate` does.
+    """
     # Imported here: a worker needs neither a web server nor a gateway.
     from fogline_server.api.app import create_app
     from fogline_server.console import pages
     from fogline_server.coordinator import Coordinator
 
+    settings.require("database_url", "redis_url", "secret", "bootstrap_api_key", "advertised_host")
+    _check_key(settings.bootstrap_api_key.get_secret_value())
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     services = build_services(settings)
     migrate(services.db)
@@ -98,10 +105,26 @@ def build_coordinator(settings: Settings) -> Coordinator:
 
 
 def build_worker(settings: Settings) -> Celery:
-    """The Celery application of a worker; its engine is built in each pool process, after the fork."""
+    """The Celery application of a worker; its engine is built in each pool process, after the fork.
+
+    Raises InvalidInput ``missing_setting``, and Unavailable ``database_unavailable`` while jobs could not be read.
+    """
+    settings.require("database_url", "redis_url")
+    db = Database(settings.resolved_database_url)
+    db.ping()
+    db.dispose()  # no connection crosses the fork
     app = make_celery(settings.redis_url)
     add_run_job(app, functools.partial(build_engine, settings))
     return app
+
+
+def _check_key(text: str) -> None:
+    """A configured key of another form is told before anything starts."""
+    try:
+        if text:
+            PrintedKey.parse(text)
+    except InvalidInput as error:
+        raise InvalidInput(error.code, f"FOGLINE_BOOTSTRAP_API_KEY: {error.message}") from error
 
 
 def build_gateway(services: Services) -> GatewayServer:

@@ -13,11 +13,14 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util.exc import CommandError
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
 from fogline_server.db import events
 from fogline_server.db.base import Base
-from fogline_server.db.database import Database
+from fogline_server.db.database import Database, unreachable
+from fogline_shared.errors import Conflict
 
 FEATURES_WITH_TABLES = (
     "access",
@@ -47,12 +50,20 @@ def create_all(db: Database) -> None:
 
 
 def migrate(db: Database) -> None:
-    """Bring a database, empty or older, to this program's schema. Whole or not at all; replicas take turns."""
-    with db.engine.begin() as connection:
-        # SQLite's transaction begins with its write lock; there it is the turn.
-        if not db.is_sqlite:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-        command.upgrade(_config(connection), "head")
+    """Bring a database, empty or older, to this program's schema. Whole or not at all; replicas take turns.
+
+    Raises Unavailable ``database_unavailable``, and Conflict ``schema_unknown`` for a newer program's database.
+    """
+    try:
+        with db.engine.begin() as connection:
+            # SQLite's transaction begins with its write lock; there it is the turn.
+            if not db.is_sqlite:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+            command.upgrade(_config(connection), "head")
+    except OperationalError as error:
+        raise unreachable(error) from error
+    except CommandError as error:
+        raise Conflict("schema_unknown", f"a newer Fogline has migrated this database: {error}") from error
 
 
 def draft_revision(message: str) -> None:

@@ -7,11 +7,17 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from fogline_shared.errors import InvalidInput
+
 
 class Settings(BaseSettings):
     """Defaults suit one machine; a deployment sets at least the URLs, the secret and the advertised host."""
 
-    model_config = SettingsConfigDict(env_prefix="FOGLINE_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="FOGLINE_", env_ignore_empty=True, extra="ignore")
+
+    standalone: bool = Field(
+        default=True, description="what is not given is made or assumed; a deployment says false and gives all of it"
+    )
 
     state_dir: Path = Field(default=Path(".fogline"), description="folder for blobs, keys and the embedded database")
     database_url: str = Field(default="", description="SQLAlchemy URL; empty: SQLite in state_dir")
@@ -38,6 +44,15 @@ class Settings(BaseSettings):
     certificate_days: float = Field(default=30.0, gt=0, description="life of a device certificate")
     telemetry_every_s: float = Field(default=10.0, gt=0, description="length of a telemetry window")
     worker_concurrency: int = Field(default=3, gt=0, description="processes of a worker")
+    worker_alive_file: Path | None = Field(
+        default=None, description="touched every few seconds by a worker that takes work; for a health check"
+    )
+
+    def require(self, *names: str) -> None:
+        """Unless this is a standalone installation, these must be given; raises InvalidInput ``missing_setting``."""
+        missing = [f"FOGLINE_{name.upper()}" for name in names if name not in self.model_fields_set]
+        if missing and not self.standalone:
+            raise InvalidInput("missing_setting", f"a deployment must set {', '.join(missing)}", names=missing)
 
     @property
     def resolved_database_url(self) -> str:

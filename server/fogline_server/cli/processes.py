@@ -50,6 +50,7 @@ def worker(
             queues=names,
             concurrency=concurrency or settings.worker_concurrency,
             preload=("torch",),
+            alive_file=settings.worker_alive_file,
         )
 
 

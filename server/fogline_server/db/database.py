@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
+
+from fogline_shared.errors import Unavailable
 
 _IDLE_IN_TRANSACTION_MS = 60_000
 
@@ -37,9 +40,22 @@ class Database:
         with self._readers.begin() as session:
             yield session
 
+    def ping(self) -> None:
+        """Ask the database anything at all; raises Unavailable ``database_unavailable``."""
+        try:
+            with self.read() as session:
+                session.execute(text("SELECT 1"))
+        except OperationalError as error:
+            raise unreachable(error) from error
+
     def dispose(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+
+def unreachable(error: OperationalError) -> Unavailable:
+    """What a driver says when there is no connection to be had, as an error with a code. It names no password."""
+    return Unavailable("database_unavailable", f"the database does not answer: {error.orig}")
 
 
 def _engine(url: str) -> Engine:
