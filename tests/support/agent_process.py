@@ -55,10 +55,11 @@ def agent_cli(*arguments: object, env: dict[str, str] | None = None) -> subproce
 
 
 class AgentProcess:
-    """An enrolled device whose agent may be killed and started again."""
+    """An enrolled device whose agent may be killed and started again. ``env`` is added to this process's environment."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, **env: str) -> None:
         self.state_dir = state_dir
+        self._env = env
         self.process: subprocess.Popen[bytes] | None = None
         self.log = state_dir.with_name(state_dir.name + ".log")
 
@@ -79,6 +80,7 @@ class AgentProcess:
                 [*COMMAND, "run", "--state-dir", str(self.state_dir), "--port", "0", *map(str, arguments)],
                 stdout=log,
                 stderr=log,
+                env=os.environ | self._env,
             )
 
     def journal_step(self) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Coroutine
 from contextlib import suppress
+from typing import Any
 
 
 class FaultProxy:
@@ -58,3 +61,25 @@ class FaultProxy:
             await writer.drain()
         with suppress(OSError):
             writer.write_eof()
+
+
+class ProxyThread:
+    """A proxy for tests without an event loop: it has a thread of its own from :meth:`start` to :meth:`stop`."""
+
+    def __init__(self, target_port: int) -> None:
+        self.proxy = FaultProxy(target_port)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy")
+
+    def start(self) -> None:
+        self._thread.start()
+        self._run(self.proxy.heal())
+
+    def stop(self) -> None:
+        self._run(self.proxy.cut())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)

@@ -31,10 +31,10 @@ class Up:
         self._seen: dict[int, psutil.Process] = {}
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, **extra: str) -> None:
+    def start(self, *, auto_ports: bool = True, **extra: str) -> None:
         ready = self.state_dir.parent / "ready.json"
         ready.unlink(missing_ok=True)
-        command = [*COMMAND, "up", "--auto-ports", "--ready-file", str(ready)]
+        command = [*COMMAND, "up", *(["--auto-ports"] if auto_ports else []), "--ready-file", str(ready)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,

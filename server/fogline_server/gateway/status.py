@@ -57,6 +57,8 @@ def as_known(error: Exception) -> FoglineError:
             return InvalidInput("unstorable_value", "a value cannot be stored")
         case TimeoutError():
             return Unavailable("device_silent", "the device sent nothing for too long")
+        case grpc.aio.InternalError():  # what a write to a call raises whose other end has died
+            return Unavailable("device_gone", "the device went away during the call")
         case _:
             return FoglineError("internal_error", "the coordinator failed; its log says more")
 
