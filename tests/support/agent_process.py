@@ -59,7 +59,7 @@ class AgentProcess:
 
     def __init__(self, state_dir: Path, **env: str) -> None:
         self.state_dir = state_dir
-        self._env = env
+        self.env = env
         self.process: subprocess.Popen[bytes] | None = None
         self.log = state_dir.with_name(state_dir.name + ".log")
 
@@ -80,7 +80,7 @@ class AgentProcess:
                 [*COMMAND, "run", "--state-dir", str(self.state_dir), "--port", "0", *map(str, arguments)],
                 stdout=log,
                 stderr=log,
-                env=os.environ | self._env,
+                env=os.environ | self.env,
             )
 
     def journal_step(self) -> str:

@@ -89,7 +89,14 @@ class LiveFleet:
         tokens = [self.rest().post("/v1/enrollment-tokens", {})["token"] for _ in self.agents]
         for number, (agent, token) in enumerate(zip(self.agents, tokens, strict=True)):
             options = ["--name", agent.state_dir.name, "--recipe", "tiny", "--option", f"seed={number}"]
-            done = agent_cli("enroll", token, "--state-dir", agent.state_dir, *options)
+            done = agent_cli(
+                "enroll",
+                token,
+                "--state-dir",
+                agent.state_dir,
+                *options,
+                env={"PYTHONPATH": self._settings["PYTHONPATH"]},
+            )
             assert done.returncode == 0, done.stderr
         self.agents[0].route_through(self.proxy.port)
         for agent in self.agents:

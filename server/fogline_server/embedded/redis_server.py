@@ -48,3 +48,17 @@ def redis_command(binary: Path, *, port: int, folder: Path, password: str = "") 
     with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
         file.writelines(f"{name} {value}\n" for name, value in settings.items())
     return [str(binary), str(path)]
+
+
+def set_log_aside(folder: Path) -> bool:
+    """Rename the append-only file (Redis 7: folder) that a Redis in ``folder`` may have refused; False: there is none.
+
+    Power cuts leave files that Redis will not read. They hold rings only, so a Redis without them is better than none.
+    """
+    found = [place for name in ("appendonly.aof", "appendonlydir") if (place := folder / name).exists()]
+    for place in found:
+        aside = place.with_name(f"{place.name}.damaged")
+        if aside.is_dir():
+            shutil.rmtree(aside)
+        place.replace(aside)
+    return bool(found)

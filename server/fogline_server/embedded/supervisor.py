@@ -32,7 +32,11 @@ _LARGEST_LOG_BYTES = 16 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """One child. ``ready`` answers whether it serves; ``stop_with`` asks it to end, within ``grace_s`` seconds."""
+    """One child. ``ready`` answers whether it serves; ``stop_with`` asks it to end, within ``grace_s`` seconds.
+
+    ``repair`` is called when it has ended by itself with an error, before its next start: it may remove the cause, and
+    answers whether it has removed anything.
+    """
 
     name: str
     command: Sequence[str]
@@ -41,6 +45,7 @@ class Program:
     ready_within_s: float = 60.0
     stop_with: int = signal.SIGTERM
     grace_s: float = 8.0
+    repair: Callable[[], bool] = lambda: False
 
 
 class Supervisor:
@@ -86,6 +91,9 @@ class Supervisor:
         deadline = time.monotonic() + program.ready_within_s
         while not self._stop:
             if (code := child.ended()) is not None:
+                if child.repaired(code):
+                    child.start()
+                    continue
                 raise Unavailable(
                     "start_failed", f"{program.name} ended at once (exit code {code}): {child.last_words()}"
                 )
@@ -149,6 +157,14 @@ class _Child:
         log.warning("child_died", child=self.program.name, exit_code=code, again_in_s=self._pause_s, log=str(self._log))
         self._start_at = now + self._pause_s
         self._pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2)
+        self.repaired(code)
+        return True
+
+    def repaired(self, code: int) -> bool:
+        """Whether there was something to repair after it had ended with this exit code (negative: killed)."""
+        if code <= 0 or not self.program.repair():
+            return False
+        log.warning("child_repaired", child=self.program.name, why=self.last_words())
         return True
 
     def end(self) -> None:

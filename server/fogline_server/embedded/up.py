@@ -19,7 +19,7 @@ from pathlib import Path
 import redis
 
 from fogline_server.coordinator import listen
-from fogline_server.embedded.redis_server import find_redis, redis_command
+from fogline_server.embedded.redis_server import find_redis, redis_command, set_log_aside
 from fogline_server.embedded.supervisor import Program, Supervisor
 from fogline_server.settings import Settings
 from fogline_shared.errors import Conflict
@@ -39,7 +39,9 @@ def run_up(settings: Settings, *, auto_ports: bool, ready_file: Path | None, say
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     log_dir = state_dir / "logs"
     log_dir.mkdir(exist_ok=True)
-    with _only_one(state_dir):
+    with only_one(state_dir):
+        # Of one that was killed: its process id may be somebody else's by now.
+        (state_dir / UP_FILE).unlink(missing_ok=True)
         settings = settings.model_copy(update={"state_dir": state_dir, **_ports(settings, auto=auto_ports)})
         programs = list(_programs(settings))
         supervisor = Supervisor(programs, log_dir=log_dir, changed=lambda: _write_up(settings, supervisor.pids))
@@ -67,8 +69,14 @@ def _programs(settings: Settings) -> Iterator[Program]:
     if "redis_url" not in settings.model_fields_set:
         port, password = _free_port(), secrets.token_hex(16)
         redis_url = f"redis://:{password}@127.0.0.1:{port}/0"
-        command = redis_command(find_redis(), port=port, folder=settings.state_dir / "redis", password=password)
-        yield Program(name="redis", command=command, ready=lambda: _redis_answers(redis_url), ready_within_s=30)
+        folder = settings.state_dir / "redis"
+        yield Program(
+            name="redis",
+            command=redis_command(find_redis(), port=port, folder=folder, password=password),
+            ready=lambda: _redis_answers(redis_url),
+            ready_within_s=30,
+            repair=lambda: set_log_aside(folder),
+        )
     env = {
         "FOGLINE_STATE_DIR": str(settings.state_dir),
         "FOGLINE_REDIS_URL": redis_url,
@@ -83,8 +91,11 @@ def _programs(settings: Settings) -> Iterator[Program]:
 
 
 @contextmanager
-def _only_one(state_dir: Path) -> Iterator[None]:
-    """Hold the folder's lock; the kernel releases it when this process ends, however it ends."""
+def only_one(state_dir: Path) -> Iterator[None]:
+    """Hold the folder's lock; the kernel releases it when this process ends, however it ends.
+
+    Raises Conflict ``already_running``.
+    """
     with (state_dir / "up.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
