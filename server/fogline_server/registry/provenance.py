@@ -17,6 +17,7 @@ from fogline_shared.errors import FoglineError
 from fogline_shared.states import RoundState, UpdateVerdict
 
 Facts = dict[str, Any]
+Links = Sequence[Mapping[str, Any]]
 
 
 def facts_of_run(session: Session, run: Run, role: str) -> list[Facts]:
@@ -67,7 +68,7 @@ def seal_of(release: Release, variants: Sequence[Variant]) -> str:
             "recipe": release.recipe,
             "default_variant": release.default_variant,
             "report": release.report,
-            "head": head_of(release.lineage["chain"]),
+            "head": head_of(release.lineage.get("chain", ())),
             "variants": [[v.name, v.digest, v.size, v.metrics] for v in variants],
         }
     )
@@ -75,9 +76,14 @@ def seal_of(release: Release, variants: Sequence[Variant]) -> str:
 
 def verification(session: Session, blobs: BlobStore, release: Release, variants: Sequence[Variant]) -> Verification:
     """Hash every blob of the lineage again and compare every row with what was sealed."""
-    problems = list(_row_problems(session, release, variants))
+    links = _links_of(release)
+    if links is None:
+        text = "the lineage has no hash chain, or not one of links"
+        problems = [Problem(code="lineage_missing", subject="release", message=text)]
+    else:
+        problems = list(_row_problems(session, release, variants, links))
     checked = size = 0
-    for subject, digest, required in _blobs_of(release, variants):
+    for subject, digest, required in _blobs_of(release, variants, links or ()):
         if not required and not blobs.exists(digest):
             continue  # an update's bytes may have been cleared away; its digest is still in the chain
         try:
@@ -88,31 +94,41 @@ def verification(session: Session, blobs: BlobStore, release: Release, variants:
     return Verification(release_id=release.id, blobs_checked=checked, bytes_checked=size, problems=tuple(problems))
 
 
-def _row_problems(session: Session, release: Release, variants: Sequence[Variant]) -> Iterator[Problem]:
-    links: Sequence[Mapping[str, Any]] = release.lineage["chain"]
+def _links_of(release: Release) -> Links | None:
+    """The chain, if it has the form of one: a verification must survive whatever became of a row."""
+    links = release.lineage.get("chain")
+    formed = isinstance(links, list) and all(
+        isinstance(link, dict) and isinstance(link.get("facts"), dict) and isinstance(link.get("hash"), str)
+        for link in links
+    )
+    return links if formed else None
+
+
+def _row_problems(session: Session, release: Release, variants: Sequence[Variant], links: Links) -> Iterator[Problem]:
     broken = broken_link(links)
     if broken is not None:
         yield Problem(code="lineage_broken", subject="release", message=f"link {broken} does not follow from the last")
-    if release.lineage["seal"] != seal_of(release, variants):
+    if release.lineage.get("seal") != seal_of(release, variants):
         yield Problem(code="seal_broken", subject="release", message="the release or a variant changed after sealing")
     sealed = [link["facts"] for link in links]
     for role, run_id in release.lineage.get("runs", {}).items():
-        now = facts_of_run(session, session.get_one(Run, run_id), role)
-        if now != [f for f in sealed if f.get("run") == run_id]:
+        run = session.get(Run, run_id)
+        now = [] if run is None else facts_of_run(session, run, role)
+        if not now or now != [f for f in sealed if f.get("run") == run_id]:
             yield Problem(code="lineage_differs", subject=run_id, message=f"the rows of the {role} run have changed")
-    if [facts_of_variant(v) for v in variants] != [f for f in sealed if f["step"] == "artifact"]:
+    if [facts_of_variant(v) for v in variants] != [f for f in sealed if f.get("step") == "artifact"]:
         yield Problem(code="lineage_differs", subject="release", message="a variant is not the one that was sealed")
 
 
-def _blobs_of(release: Release, variants: Sequence[Variant]) -> Iterator[tuple[str, str, bool]]:
+def _blobs_of(release: Release, variants: Sequence[Variant], links: Links) -> Iterator[tuple[str, str, bool]]:
     """(subject, digest, required), each digest once."""
     seen = set()
     for variant in variants:
         seen.add(variant.digest)
         yield variant.name, variant.digest, True
-    for link in release.lineage["chain"]:
+    for link in links:
         facts = link["facts"]
-        found = [(facts["digest"], True)] if facts["step"] == "parameters" else []
+        found = [(facts.get("digest"), True)] if facts.get("step") == "parameters" else []
         found += [(digest, False) for _, digest in facts.get("updates", [])]
         for digest, required in found:
             if digest and digest not in seen:

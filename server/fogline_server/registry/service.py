@@ -27,7 +27,7 @@ def create_release(session: Session, spec: ReleaseSpec, *, now: datetime, actor:
     """A BUILDING release and the job that exports, quantizes and measures its variants.
 
     Raises InvalidInput ``unknown_recipe``, ``run_of_other_recipe``, ``run_of_other_size``; NotFound ``run_not_found``;
-    Conflict ``release_name_taken``, ``run_not_finished``.
+    Conflict ``release_name_taken``, ``run_not_finished``, ``run_incomplete``.
     """
     load_recipe(spec.recipe)
     for role, run_id in spec.runs.items():
@@ -49,8 +49,11 @@ def _check_run(run: Run | None, run_id: str, *, role: str, recipe: str) -> None:
     size = "teacher" if role == "teacher" else "student"
     if run.size != size:
         raise InvalidInput("run_of_other_size", f"{role}_run {run_id} trained a {run.size}, not a {size}")
-    if run.state != RunState.SUCCEEDED or run.params_digest is None or run.statistics is None:
+    if run.state != RunState.SUCCEEDED:
         raise Conflict("run_not_finished", f"run {run_id} is {run.state}: only a SUCCEEDED run can be released")
+    if run.params_digest is None or run.statistics is None:
+        lacking = "parameters" if run.params_digest is None else "statistics"
+        raise Conflict("run_incomplete", f"run {run_id} has no {lacking}: train it again")
 
 
 def import_release(

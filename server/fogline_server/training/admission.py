@@ -21,6 +21,8 @@ from fogline_shared.states import UpdateVerdict
 SAMPLES, LOSS = "num-examples", "loss"
 # A device may have collected data since it told how much it has; more than this many times as much is a lie.
 PLAUSIBLE_GROWTH = 10
+# Values that are compared at a time: they and their differences stay in the processor's cache.
+_BLOCK = 1 << 15
 # Below three replies there is no majority to compare a norm with.
 SMALLEST_COHORT = 3
 
@@ -68,6 +70,11 @@ class Limits:
 
     enrolled: Mapping[int, int]
     max_norm_ratio: float
+
+
+def quorum_of(share: float, sent: int) -> int:
+    """How many of ``sent`` messages must come to a usable reply."""
+    return max(1, math.ceil(share * sent))
 
 
 class _Refused(Exception):
@@ -183,10 +190,25 @@ def _squares(candidate: Candidate, reference: Mapping[str, NDArray[Any]]) -> dic
     squares = {}
     for name, sent in reference.items():
         got = arrays[name].numpy()
-        if not np.isfinite(got).all():
+        squares[name] = _squared_distance(got, sent)
+        # Finite squares are of finite values; the others may only have been too large to square.
+        if not math.isfinite(squares[name]) and not np.isfinite(got).all():
             raise _Refused("not_finite", f"{name!r} has values that are not finite")
-        squares[name] = float(np.sum((got.astype(np.float64) - sent) ** 2))
     return squares
+
+
+def _squared_distance(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """``sum((one - other) ** 2)`` in float64, block by block."""
+    one, other = one.reshape(-1), other.reshape(-1)
+    difference = np.empty(min(_BLOCK, one.size))
+    total = 0.0
+    with np.errstate(invalid="ignore", over="ignore"):
+        for start in range(0, one.size, _BLOCK):
+            part = one[start : start + _BLOCK]
+            space = difference[: part.size]
+            np.subtract(part, other[start : start + _BLOCK], out=space, dtype=np.float64)
+            total += float(np.einsum("i,i->", space, space))
+    return total
 
 
 def _compare_norms(judgement: Judgement, norm: float, running_norm: float, ratio: float) -> Judgement:

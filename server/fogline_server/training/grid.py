@@ -6,7 +6,6 @@ sends its tasks once, whoever asks, and closes once; what came in before the clo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -19,6 +18,7 @@ from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
 from fogline_server.jobs.doorbell import DEVICES, Doorbell, Waiter
 from fogline_server.jobs.runner import Lease
+from fogline_server.training.admission import quorum_of
 from fogline_server.training.cohort_grid import CohortGrid
 from fogline_server.training.tables import Task, Update
 from fogline_shared import flower, tensors
@@ -122,7 +122,7 @@ class GatewayGrid(CohortGrid):
         if not pending:
             return True
         waited_s = (self._parts.clock() - sent_at).total_seconds()
-        needed = math.ceil(self._phase.quorum * sent)
+        needed = quorum_of(self._phase.quorum, sent)
         if waited_s >= self._phase.deadline_s and answered >= needed:
             return True
         if waited_s >= GIVE_UP_FACTOR * self._phase.deadline_s:

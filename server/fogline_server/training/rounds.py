@@ -13,8 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fogline_server.training.admission import LOSS, SAMPLES, Candidate, Judgement, Limits, judge_metrics, judge_updates
-from fogline_server.training.statistics import Statistics, gather, nothing_accepted
+from fogline_server.training.admission import (
+    LOSS,
+    SAMPLES,
+    Candidate,
+    Judgement,
+    Limits,
+    judge_metrics,
+    judge_updates,
+    quorum_of,
+)
+from fogline_server.training.statistics import Statistics, gather, too_few_accepted
 from fogline_shared import flower
 from fogline_shared.errors import Conflict
 from fogline_shared.flower import Address, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -55,15 +64,16 @@ class Evaluated:
     judgements: Sequence[Judgement]
 
 
-def gather_statistics(grid: Grid, recipe: Recipe) -> tuple[Statistics, Sequence[Judgement]]:
-    """Round 0. Raises Conflict ``no_update_accepted``."""
+def gather_statistics(grid: Grid, recipe: Recipe, *, quorum: float = 0.0) -> tuple[Statistics, Sequence[Judgement]]:
+    """Round 0. Raises Conflict ``no_update_accepted`` or ``quorum_not_reached``, as :func:`train` does."""
     content = RecordDict({CONFIG: ConfigRecord({"recipe": recipe.name})})
     messages = [
         flower.instruction(content, Address(message_id="", node_id=node, group_id="0", message_type="query"))
         for node in grid.get_node_ids()
     ]
     replies = _in_order(grid.send_and_receive(messages))
-    return gather([_candidate(reply) for reply in replies], channels=recipe.input_shape[0])
+    needed = quorum_of(quorum, len(messages))
+    return gather([_candidate(reply) for reply in replies], channels=recipe.input_shape[0], needed=needed)
 
 
 def train(
@@ -76,12 +86,14 @@ def train(
     plan: TrainPlan,
     statistics: Statistics,
     max_norm_ratio: float,
+    quorum: float = 0.0,
     teacher: Teacher | None = None,
     running: Collection[str] = (),
     adaptive: bool = False,
 ) -> Trained:
-    """One training round. Raises Conflict ``no_update_accepted``.
+    """One training round. Raises Conflict ``no_update_accepted`` or ``quorum_not_reached``.
 
+    ``quorum``: the share of the messages whose replies must be accepted, 0 for any at all.
     ``running``: names of running statistics. With an ``adaptive`` strategy they take the plain mean: a server-side
     optimiser would step BatchNorm's variances below zero.
     """
@@ -95,13 +107,14 @@ def train(
     limits = Limits(enrolled=statistics.samples, max_norm_ratio=max_norm_ratio)
     judgements = judge_updates([_candidate(reply) for reply in replies], reference, limits, running=running)
     accepted = _admitted(replies, judgements, list(reference))
-    if not accepted:
-        raise nothing_accepted(number, judgements)
+    needed = quorum_of(quorum, len(messages))
+    if len(accepted) < needed:
+        raise too_few_accepted(number, judgements, needed)
     loss = _mean(judgements, [judgement.loss for judgement in judgements])
     new = _aggregate(strategy, number, accepted, list(reference))
     for name in running if adaptive else ():
         new[name] = _mean_array(accepted, name)
-    arrays = flower.to_record({name: new[name].astype(old.dtype) for name, old in reference.items()})
+    arrays = flower.to_record({name: new[name].astype(old.dtype, copy=False) for name, old in reference.items()})
     return Trained(arrays=arrays, loss=loss, judgements=judgements)
 
 

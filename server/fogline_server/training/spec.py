@@ -32,7 +32,8 @@ class RunSpec:
     ``rounds`` None takes the recipe's default. ``plan`` overrides the recipe's hyper-parameters. A round starts when
     ``min_devices`` eligible devices are online and takes at most ``max_devices`` of them. It closes when all have
     answered, or at ``round_deadline_s`` if at least the share ``quorum`` has; without a quorum it waits on, and the run
-    fails at four times the deadline. An update that moves ``max_norm_ratio`` times as far as the cohort's median is
+    fails at four times the deadline. It commits only if updates of that share of the cohort are accepted, else the run
+    fails: a device that errs or is refused counts as one that is silent. An update that moves ``max_norm_ratio`` times as far as the cohort's median is
     refused. ``evaluate_every`` n asks the devices to evaluate after each n-th round (0: never). ``distil_from`` names
     the run whose model the devices learn soft labels from; ``init_from`` a parameter blob to start at.
     Raises InvalidInput ``invalid_run``, ``unknown_strategy`` or ``invalid_option``, naming the field and its range.

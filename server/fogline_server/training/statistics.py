@@ -39,10 +39,10 @@ class Statistics:
         )
 
 
-def gather(candidates: Sequence[Candidate], *, channels: int) -> tuple[Statistics, list[Judgement]]:
+def gather(candidates: Sequence[Candidate], *, channels: int, needed: int = 1) -> tuple[Statistics, list[Judgement]]:
     """Judge the devices' sums and add up the good ones.
 
-    Raises Conflict ``no_update_accepted`` when there is none.
+    Raises Conflict ``no_update_accepted`` when there is none, ``quorum_not_reached`` when fewer than ``needed``.
     """
     judged = judge_metrics(candidates, Limits(enrolled={}, max_norm_ratio=1.0))
     judged = [
@@ -57,19 +57,22 @@ def gather(candidates: Sequence[Candidate], *, channels: int) -> tuple[Statistic
         for judgement, candidate in zip(judged, candidates, strict=True)
         if judgement.verdict == UpdateVerdict.ACCEPTED
     ]
-    if not sums:
-        raise nothing_accepted(0, judged)
+    if len(sums) < needed:
+        raise too_few_accepted(0, judged, needed)
     total = sum(sums[1:], sums[0])
     samples = {j.node_id: j.samples for j in judged if j.verdict == UpdateVerdict.ACCEPTED}
     return Statistics(standardisation=total.standardisation(), samples=samples), judged
 
 
-def nothing_accepted(round_number: int, judged: Sequence[Judgement]) -> Conflict:
-    """The error that ends a run when not one reply of a round is usable; names the first reason."""
-    why = "no device replied" if not judged else f"node {judged[0].node_id}: {judged[0].code}: {judged[0].reason}"
-    return Conflict(
-        "no_update_accepted", f"none of {len(judged)} replies of round {round_number} is usable; {why}"[:400]
-    )
+def too_few_accepted(round_number: int, judged: Sequence[Judgement], needed: int) -> Conflict:
+    """The error that ends a run when too few replies of a round are usable; names the first reason."""
+    bad = [j for j in judged if j.verdict != UpdateVerdict.ACCEPTED]
+    why = f"; node {bad[0].node_id}: {bad[0].code}: {bad[0].reason}" if bad else ""
+    if not judged or len(bad) == len(judged):
+        text = f"none of {len(judged)} replies of round {round_number} is usable{why or '; no device replied'}"
+        return Conflict("no_update_accepted", text[:400])
+    usable = f"{len(judged) - len(bad)} of {len(judged)} updates of round {round_number} are usable"
+    return Conflict("quorum_not_reached", f"{usable}, {needed} are needed{why}"[:400])
 
 
 def _check_sums(judgement: Judgement, metrics: Mapping[str, Any], channels: int) -> Judgement:

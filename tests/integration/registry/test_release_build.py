@@ -125,6 +125,42 @@ def test_verify_finds_a_cohort_changed_behind_our_back(database: Database, blobs
         assert {p.code for p in service.verify(session, blobs, release.id).problems} == {"lineage_differs"}
 
 
+@pytest.mark.parametrize(
+    ("damage", "code"),
+    [
+        (lambda lineage: {k: v for k, v in lineage.items() if k != "chain"}, "lineage_missing"),
+        (lambda lineage: {**lineage, "chain": [{"facts": {"step": "round"}}]}, "lineage_missing"),
+        (lambda lineage: {**lineage, "chain": [{"facts": {"step": "artifact"}, "hash": "0"}]}, "lineage_broken"),
+        (lambda lineage: {k: v for k, v in lineage.items() if k != "seal"}, "seal_broken"),
+        (lambda _lineage: {}, "lineage_missing"),
+        (lambda lineage: {**lineage, "runs": {"student": "run_gone"}}, "lineage_differs"),
+    ],
+)
+def test_verify_finds_a_lineage_that_is_missing_or_malformed(
+    sqlite_database: Database, blobs: BlobStore, damage, code: str
+) -> None:
+    release = ready_release(sqlite_database, blobs, teacher_run=None)
+    with sqlite_database.transaction() as session:
+        row = service.get_release(session, release.id)
+        row.lineage = damage(dict(row.lineage))
+    with sqlite_database.read() as session:
+        report = service.verify(session, blobs, release.id)
+    assert not report.ok
+    assert code in {p.code for p in report.problems}
+    assert report.blobs_checked >= 2, "artifacts are hashed whatever the lineage looks like"
+
+
+def test_a_finished_run_without_parameters_is_refused_by_what_it_lacks(
+    sqlite_database: Database, blobs: BlobStore
+) -> None:
+    for lacking in ("params_digest", "statistics"):
+        run_id = finished_run(sqlite_database, blobs, "student", **{lacking: None})
+        with pytest.raises(Conflict) as error:
+            create(sqlite_database, student_run=run_id)
+        assert error.value.code == "run_incomplete"
+        assert "SUCCEEDED run can" not in error.value.message
+
+
 def test_int8_that_loses_too_much_fails_the_release(sqlite_database: Database, blobs: BlobStore) -> None:
     params, _ = trained("student")
     arrays = {k: np.array(v) for k, v in tensors.decode(params).items()}

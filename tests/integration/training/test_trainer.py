@@ -101,7 +101,7 @@ def test_bad_update_is_a_row_with_a_reason_and_the_round_goes_on(
     sqlite_database: Database, blobs: BlobStore, doorbell: Doorbell, tamper, code: str
 ) -> None:
     add_devices(sqlite_database, 4)
-    run = train(sqlite_database, blobs, doorbell, 4, agents={"tamper": {2: tamper}}, rounds=2, min_devices=4)
+    run = train(sqlite_database, blobs, doorbell, 4, agents={"tamper": {2: tamper}}, rounds=2, quorum=0.75)
     assert (run.state, run.rounds_done) == ("SUCCEEDED", 2)
     verdicts = {u.device_id: (u.verdict, u.code) for u in updates_of(sqlite_database, run.id, 1)}
     assert verdicts.pop(device_id(2)) == ("REFUSED", code)
@@ -131,7 +131,7 @@ def test_unreadable_reply_and_failed_device_count_for_nothing(
             blob = blobs.put([blobs.read(honest.digest)[:-7]])
             return replace(honest, digest=blob.digest, size=blob.size)
 
-    run_id, job_id = create_run(sqlite_database, rounds=1, min_devices=4)
+    run_id, job_id = create_run(sqlite_database, rounds=1, min_devices=4, quorum=0.5)
     with Faulty(sqlite_database, blobs, doorbell, 4):
         engine(sqlite_database, blobs, doorbell).execute(job_id)
     assert run_of(sqlite_database, run_id).state == "SUCCEEDED"
@@ -150,6 +150,41 @@ def test_run_fails_with_the_first_reason_when_no_update_is_usable(
     assert run.error["code"] == "no_update_accepted"
     assert "not_finite" in run.error["message"]
     assert rounds_of(sqlite_database, run.id)[-1].state == "ABANDONED"
+
+
+def test_round_commits_only_with_a_quorum_of_usable_updates(
+    sqlite_database: Database, blobs: BlobStore, doorbell: Doorbell
+) -> None:
+    add_devices(sqlite_database, 4)
+    bad = {"tamper": {3: nan}}
+    enough = train(sqlite_database, blobs, doorbell, 4, agents=bad, rounds=1, min_devices=4, quorum=0.75)
+    assert (enough.state, rounds_of(sqlite_database, enough.id)[1].metrics["accepted"]) == ("SUCCEEDED", 3)
+    run = train(sqlite_database, blobs, doorbell, 4, agents=bad, rounds=1, min_devices=4, quorum=0.8)
+    assert (run.state, run.rounds_done) == ("FAILED", 0)
+    assert run.error is not None
+    assert run.error["code"] == "quorum_not_reached"
+    assert "3 of 4 updates of round 1 are usable, 4 are needed" in run.error["message"]
+    assert "not_finite" in run.error["message"]
+    assert rounds_of(sqlite_database, run.id)[-1].state == "ABANDONED"
+
+
+def test_statistics_need_the_quorum_too(sqlite_database: Database, blobs: BlobStore, doorbell: Doorbell) -> None:
+    add_devices(sqlite_database, 2)
+
+    class Broken(Agents):
+        def reply(self, index, offer):
+            honest = super().reply(index, offer)
+            if index == 0 or offer.kind != "query":
+                return honest
+            return replace(honest, digest="", size=0, records_json="{}", error_code="disk_full", error_message="no")
+
+    run_id, job_id = create_run(sqlite_database, rounds=1)
+    with Broken(sqlite_database, blobs, doorbell, 2):
+        engine(sqlite_database, blobs, doorbell).execute(job_id)
+    run = run_of(sqlite_database, run_id)
+    assert run.error is not None
+    assert run.error["code"] == "quorum_not_reached"
+    assert "1 of 2 updates of round 0 are usable" in run.error["message"]
 
 
 def test_straggler_is_cut_at_the_deadline_and_its_reply_is_late(
