@@ -26,7 +26,7 @@ def measure(options: Options) -> list[Figure]:
     del options
     with tempfile.TemporaryDirectory(prefix="fogline-bench-demo-") as name:
         began = time.perf_counter()
-        command = [Path(sys.executable).with_name("fogline"), "demo", "--leave", "--reports", name]
+        command = [str(Path(sys.executable).with_name("fogline")), "demo", "--leave", "--reports", name]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         seconds = time.perf_counter() - began
         if done.returncode != 0:
