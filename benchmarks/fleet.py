@@ -43,8 +43,11 @@ class Cloud:
         answer = _checked(self.rest.post("/v1/releases:import", params={"name": name}, content=artifact))
         return str(self.until_ended(f"/releases/{answer['id']}", "READY", timeout_s=120)["id"])
 
-    def until_ended(self, path: str, good: str, *, timeout_s: float) -> dict[str, Any]:
-        """Poll a resource until its state is ``good``; an end that is not raises RuntimeError with the resource."""
+    def until_ended(self, path: str, good: str, *, timeout_s: float, every_s: float = 0.1) -> dict[str, Any]:
+        """Poll a resource until its state is ``good``; an end that is not raises RuntimeError with the resource.
+
+        Each look costs the coordinator milliseconds: what is measured meanwhile wants a large ``every_s``.
+        """
 
         def ended() -> dict[str, Any] | None:
             view = self.get(path)
@@ -52,7 +55,7 @@ class Cloud:
                 raise RuntimeError(f"{path}: {json.dumps(view)}")
             return view if view["state"] == good else None
 
-        return wait_for(f"{path} {good}", ended, timeout_s=timeout_s, every_s=0.1)
+        return wait_for(f"{path} {good}", ended, timeout_s=timeout_s, every_s=every_s)
 
     def agent(self, name: str, *options: object) -> tuple[subprocess.Popen[bytes], Path]:
         """Enrol a device and run its agent; returns once it is online, with its process and its folder."""
