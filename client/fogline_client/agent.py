@@ -108,7 +108,8 @@ class Agent:
                 host=self._host,
                 outbox=Outbox(state.outbox),
                 blobs=state.training / "blobs",
-                fetch=self._sync.fetch,
+                # Parameters serve one round, and their digest is checked again before they do.
+                fetch=partial(self._sync.fetch, flush=False),
                 upload=self._sync.upload,
                 waits=self._waits,
             )

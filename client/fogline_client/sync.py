@@ -81,9 +81,9 @@ class Sync:
                 await self._channel.close()
             await asyncio.sleep(next(waits))
 
-    async def fetch(self, digest: str, size: int, target: Path) -> None:
+    async def fetch(self, digest: str, size: int, target: Path, *, flush: bool = True) -> None:
         """:func:`transfer.fetch` over the open connection; waits for one."""
-        await transfer.fetch(await self._connection(), digest, size, target)
+        await transfer.fetch(await self._connection(), digest, size, target, flush=flush)
 
     async def upload(self, reply: TaskReply, blob: Path | None) -> bool:
         """:func:`transfer.upload` over the open connection; waits for one."""

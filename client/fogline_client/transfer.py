@@ -22,9 +22,11 @@ _STALL_S = 30.0
 _CHUNK = 1 << 20
 
 
-async def fetch(open_channel: grpc.aio.Channel, digest: str, size: int, target: Path) -> None:
+async def fetch(open_channel: grpc.aio.Channel, digest: str, size: int, target: Path, *, flush: bool = True) -> None:
     """Bring a blob to ``target``: whole, flushed to disk, its SHA-256 checked. Continues an earlier, broken download.
 
+    Without ``flush`` a power cut may leave a damaged ``target``, which the next call replaces; what is read once and
+    thrown away need not wear the disk.
     Raises Corrupt ``digest_mismatch`` (the partial file is then discarded) or ``blob_too_long``, Exhausted ``disk_full``,
     Unavailable ``transfer_stalled`` or ``transfer_cut``, and whatever the gateway answers.
     """
@@ -33,13 +35,18 @@ async def fetch(open_channel: grpc.aio.Channel, digest: str, size: int, target: 
     part = target.with_name(target.name + ".part")
     with durable.full_disk_named(part):
         part.parent.mkdir(parents=True, exist_ok=True)
-        await _receive(open_channel, digest, size, part)
-        await asyncio.to_thread(durable.move, part, target)
+        await _receive(open_channel, digest, size, part, flush=flush)
+        if flush:
+            await asyncio.to_thread(durable.move, part, target)
+        else:
+            part.replace(target)
 
 
-async def _receive(open_channel: grpc.aio.Channel, digest: str, size: int, part: Path) -> None:
-    with part.open("ab") as file:
-        sha, offset = await asyncio.to_thread(_hash_so_far, part)
+async def _receive(open_channel: grpc.aio.Channel, digest: str, size: int, part: Path, *, flush: bool) -> None:
+    with part.open("ab", buffering=0) as file:
+        sha, offset = hashlib.sha256(), file.tell()
+        if offset:
+            sha = await asyncio.to_thread(_hash_of, part)
         if offset < size:
             async for data in _chunks(open_channel, digest, offset):
                 offset += len(data)
@@ -47,8 +54,8 @@ async def _receive(open_channel: grpc.aio.Channel, digest: str, size: int, part:
                     break
                 sha.update(data)
                 file.write(data)
-        file.flush()
-        await asyncio.to_thread(os.fsync, file.fileno())
+        if flush:
+            await asyncio.to_thread(os.fsync, file.fileno())
     if offset < size:
         raise Unavailable("transfer_cut", f"{offset} of {size} bytes of {digest} arrived")
     if offset > size:
@@ -59,10 +66,9 @@ async def _receive(open_channel: grpc.aio.Channel, digest: str, size: int, part:
         raise Corrupt("digest_mismatch", f"the bytes hash to {sha.hexdigest()}, not to {digest}", digest=digest)
 
 
-def _hash_so_far(part: Path) -> tuple[hashlib._Hash, int]:
+def _hash_of(part: Path) -> hashlib._Hash:
     with part.open("rb") as file:
-        sha = hashlib.file_digest(file, "sha256")
-    return sha, part.stat().st_size
+        return hashlib.file_digest(file, "sha256")
 
 
 async def _chunks(open_channel: grpc.aio.Channel, digest: str, offset: int) -> AsyncIterator[bytes]:

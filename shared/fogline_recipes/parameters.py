@@ -36,7 +36,8 @@ def write(model: torch.nn.Module, arrays: Mapping[str, NDArray[Any]]) -> None:
             if tuple(tensor.shape) != arrays[name].shape:
                 expected = tuple(tensor.shape)
                 raise Corrupt("params_mismatch", f"{name!r} has shape {arrays[name].shape}, the model's is {expected}")
-            tensor.copy_(torch.from_numpy(np.array(arrays[name])))
+            # torch warns of arrays it could not write to.
+            tensor.copy_(torch.from_numpy(np.require(arrays[name], requirements=("C", "W"))))
 
 
 def _floating(model: torch.nn.Module) -> dict[str, torch.Tensor]:

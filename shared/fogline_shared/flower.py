@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import mmap
 import os
 import time
 from collections.abc import Mapping
@@ -45,6 +46,7 @@ __all__ = [
     "ConfigRecord",
     "Encoded",
     "Error",
+    "HeldArray",
     "Message",
     "MetricRecord",
     "RecordDict",
@@ -76,9 +78,37 @@ UNREADABLE_REPLY = 1000
 
 _LONG_TTL_S = 30 * 86_400.0
 _LARGEST_PLAIN_FLOAT = 1e15
+# Below this a read is cheaper than a mapping.
+_WORTH_MAPPING = 64 * 1024
 
 
-class BlobArray(Array):
+class _LazyArray(Array):
+    """An array that becomes .npy bytes, Flower's own form, only when somebody asks for them."""
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]  # Flower's is an attribute; nobody sets it here
+        """The array as Flower serialises it (.npy)."""
+        buffer = io.BytesIO()
+        np.save(buffer, self.numpy(), allow_pickle=False)
+        return buffer.getvalue()
+
+
+class HeldArray(_LazyArray):
+    """An array in memory. Who makes it does not change it afterwards."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        # Not Array's: that one writes .npy bytes, and reads them back at each use.
+        self.dtype = array.dtype.name
+        self.shape = array.shape
+        self.stype = "numpy.ndarray"
+        self.held = array
+
+    def numpy(self) -> NDArray[Any]:
+        """A private, writable copy."""
+        return self.held.copy()
+
+
+class BlobArray(_LazyArray):
     """An array that lies in a blob on disk and is read anew at each :meth:`numpy`."""
 
     def __init__(self, path: Path, spec: tensors.TensorSpec, *, siblings: int) -> None:
@@ -91,16 +121,15 @@ class BlobArray(Array):
         self._offset = spec.offset
 
     def numpy(self) -> NDArray[Any]:
-        """A private, writable copy."""
-        array = np.fromfile(self.path, self.dtype, math.prod(self.shape), offset=self._offset)
-        return array.reshape(self.shape)
-
-    @property
-    def data(self) -> bytes:  # type: ignore[override]  # Flower's is an attribute; nobody sets it here
-        """The array as Flower serialises it (.npy)."""
-        buffer = io.BytesIO()
-        np.save(buffer, self.numpy(), allow_pickle=False)
-        return buffer.getvalue()
+        """A private, writable copy; of a large array only the pages that are written to."""
+        dtype, count = np.dtype(self.dtype), math.prod(self.shape)
+        if count * dtype.itemsize < _WORTH_MAPPING or self._offset % dtype.itemsize:
+            return np.fromfile(self.path, dtype, count, offset=self._offset).reshape(self.shape)
+        start = self._offset - self._offset % mmap.ALLOCATIONGRANULARITY
+        with self.path.open("rb") as file:
+            length = self._offset - start + count * dtype.itemsize
+            pages = mmap.mmap(file.fileno(), length, access=mmap.ACCESS_COPY, offset=start)
+        return np.frombuffer(pages, dtype, count, offset=self._offset - start).reshape(self.shape)
 
 
 def read_arrays(path: Path) -> ArrayRecord:
@@ -122,13 +151,13 @@ def assemble(arrays: Mapping[str, Array]) -> ArrayRecord:
 
 
 def arrays_of(record: ArrayRecord) -> dict[str, NDArray[Any]]:
-    """All arrays of a record, in memory."""
-    return {name: array.numpy() for name, array in record.items()}
+    """All arrays of a record, to be read and not to be changed."""
+    return {name: array.held if isinstance(array, HeldArray) else array.numpy() for name, array in record.items()}
 
 
 def to_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
-    """Inverse of :func:`arrays_of`."""
-    return ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()})
+    """Inverse of :func:`arrays_of`: takes the arrays over, without a copy."""
+    return assemble({name: HeldArray(np.asarray(array)) for name, array in arrays.items()})
 
 
 def origin(record: ArrayRecord) -> Path | None:
