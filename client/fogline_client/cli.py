@@ -80,6 +80,8 @@ def enroll(
     with _failures(as_json=as_json):
         from fogline_client import enroll as enrolment
         from fogline_client import identity
+        from fogline_shared.plugins import require_entry_point
+        from fogline_shared.recipe import GROUP
 
         state = StateDir(root=state_dir)
         if state.identity.exists() and not replace:
@@ -91,6 +93,8 @@ def enroll(
             **{"serve_port": DEFAULT_PORT, **chosen},
         )
         # The token is single-use: what can fail on this side fails before it is spent.
+        if config.recipe:
+            require_entry_point(GROUP, config.recipe)
         state.create()
         settings.save(config, state.config)
         issued = asyncio.run(enrolment.enroll(token, device_name=config.name, device_class=config.device_class))

@@ -1,11 +1,13 @@
 """Base of recipes that classify: training with AdamW, soft labels and a proximal term; evaluation; channel sums.
 
-A recipe derived from it supplies models and data. It may override :meth:`Classifier.sample` to augment.
+A recipe derived from it supplies :meth:`Classifier.build` and ``device_data``; it may override :meth:`Classifier.sample`
+to augment.
 Everything random comes from ``TrainPlan.seed``: the same call on the same machine gives the same weights.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,11 +23,23 @@ _EVALUATION_BATCH = 512
 
 
 class Classifier(Recipe):
-    """See the module. Subclasses stay abstract in ``model`` and ``device_data``."""
+    """See the module. Subclasses stay abstract in ``build`` and ``device_data``."""
 
     # Standard deviation of Gaussian noise added to standardised inputs while training.
     noise: ClassVar[float] = 0.0
     weight_decay: ClassVar[float] = 1e-4
+
+    @abstractmethod
+    def build(self, size: str) -> Module:
+        """A model of one of ``sizes``, as torch initialises it. Input and output as :meth:`Recipe.model` says."""
+
+    def model(self, size: str, *, seed: int) -> Module:
+        """What :meth:`build` makes; the same seed gives the same weights, whatever was drawn before."""
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.build(size)
 
     def sample(self, data: Dataset, indices: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """One training batch in raw units: x (n, *input_shape) float32, y (n,) int64. Override to augment."""

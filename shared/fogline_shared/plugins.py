@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from fogline_shared.errors import FoglineError, InvalidInput
@@ -21,23 +21,29 @@ def entry_point_names(group: str) -> list[str]:
     return sorted({point.name for point in entry_points(group=group)})
 
 
-def load_entry_point(group: str, name: str) -> Any:
-    """Import what ``name`` stands for; raise InvalidInput ``unknown_<kind>`` or ``broken_<kind>`` with the known names.
+def require_entry_point(group: str, name: str) -> EntryPoint:
+    """The entry point, not imported; raise InvalidInput ``unknown_<kind>`` with the known names.
 
     The kind is the group's last word in the singular: ``fogline.recipes`` → ``recipe``.
     """
-    kind = _singular(group)
     for point in entry_points(group=group):
         if point.name == name:
-            try:
-                return point.load()
-            except FoglineError:
-                raise
-            except Exception as error:  # third-party code at import: anything may happen
-                raise InvalidInput(f"broken_{kind}", f"{kind} {name!r} does not import: {error}", name=name) from error
-    known = entry_point_names(group)
+            return point
+    kind, known = _singular(group), entry_point_names(group)
     listed = ", ".join(known) or "none is installed"
     raise InvalidInput(f"unknown_{kind}", f"no {kind} named {name!r}; known: {listed}", name=name, known=known)
+
+
+def load_entry_point(group: str, name: str) -> Any:
+    """Import what ``name`` stands for; raise as :func:`require_entry_point`, or InvalidInput ``broken_<kind>``."""
+    kind, point = _singular(group), require_entry_point(group, name)
+    try:
+        return point.load()
+    except FoglineError:
+        raise
+    except Exception as error:  # third-party code at import: anything may happen
+        message = f"{kind} {name!r} does not import: {type(error).__name__}: {error}"
+        raise InvalidInput(f"broken_{kind}", message, name=name) from error
 
 
 def module_names(package: str) -> list[str]:

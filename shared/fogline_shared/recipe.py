@@ -27,6 +27,7 @@ GROUP = "fogline.recipes"
 Options = Mapping[str, str]
 FloatArray = NDArray[np.float32]
 LabelArray = NDArray[np.int64]
+_FEWEST_CLASSES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +197,49 @@ def load_recipe(name: str) -> Recipe:
         raise InvalidInput("broken_recipe", f"recipe {name!r} cannot be constructed: {error}", name=name) from error
     if not isinstance(recipe, Recipe):
         raise InvalidInput("broken_recipe", f"recipe {name!r} is not a fogline_shared.recipe.Recipe", name=name)
-    if not {"teacher", "student"} <= set(recipe.sizes):
-        raise InvalidInput("broken_recipe", f"recipe {name!r} lacks the size teacher or student", name=name)
+    if lacking := _lacking(recipe, name):
+        raise InvalidInput("broken_recipe", f"recipe {name!r} {lacking}", name=name)
     return recipe
+
+
+def _lacking(recipe: Recipe, name: str) -> str:
+    """What is wrong with the declarations that Python itself does not ask for; empty when nothing is."""
+    if missing := [field for field in ("name", "classes", "input_shape") if not hasattr(recipe, field)]:
+        return f"does not say its {' and '.join(missing)}"
+    if recipe.name != name:
+        return f"calls itself {recipe.name!r}: entry point and class must agree"
+    if isinstance(recipe.classes, str) or len(recipe.classes) < _FEWEST_CLASSES:
+        return "must list at least two classes"
+    if not recipe.input_shape or not all(isinstance(n, int) and n > 0 for n in recipe.input_shape):
+        return f"must have an input_shape of whole numbers above 0, not {recipe.input_shape!r}"
+    if missing := sorted({"teacher", "student"} - set(recipe.sizes)):
+        return f"lacks the size {' and '.join(missing)}"
+    return ""
+
+
+def check_data(recipe: Recipe, data: Dataset, *, what: str) -> Dataset:
+    """``data``, if it is what the recipe declares; ``what`` names it in the message.
+
+    Raises InvalidInput ``empty_dataset`` or ``invalid_dataset``.
+    """
+    if not isinstance(data, Dataset):
+        raise InvalidInput("invalid_dataset", f"{what} is {type(data).__name__}, not a Dataset")
+    if not len(data):
+        raise InvalidInput("empty_dataset", f"{what} has no examples")
+    check_examples(recipe, data.x, what=what)
+    if data.y.dtype != np.int64 or data.y.ndim != 1:
+        raise InvalidInput("invalid_dataset", f"labels of {what} must be int64 (n,), not {data.y.dtype} {data.y.shape}")
+    if data.y.min() < 0 or data.y.max() >= len(recipe.classes):
+        labels = f"from {data.y.min()} to {data.y.max()}"
+        raise InvalidInput("invalid_dataset", f"labels of {what} go {labels}; there are {len(recipe.classes)} classes")
+    return data
+
+
+def check_examples(recipe: Recipe, x: FloatArray, *, what: str) -> None:
+    """Raises InvalidInput ``invalid_dataset`` unless x is float32, finite and (n, *input_shape)."""
+    shape = tuple(recipe.input_shape)
+    if x.dtype != np.float32 or x.shape[1:] != shape:
+        wanted = f"float32 (n, {', '.join(map(str, shape))})"
+        raise InvalidInput("invalid_dataset", f"examples of {what} must be {wanted}, not {x.dtype} {x.shape}")
+    if not np.isfinite(x).all():
+        raise InvalidInput("invalid_dataset", f"examples of {what} hold NaN or infinity")

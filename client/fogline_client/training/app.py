@@ -16,7 +16,7 @@ from fogline_recipes import parameters
 from fogline_shared import flower
 from fogline_shared.errors import Corrupt
 from fogline_shared.flower import ConfigRecord, Message, MetricRecord, RecordDict
-from fogline_shared.recipe import Dataset, Recipe, Standardisation, TrainPlan
+from fogline_shared.recipe import Dataset, Recipe, Standardisation, TrainPlan, check_data
 
 if TYPE_CHECKING:
     from flwr.app import Context
@@ -83,7 +83,8 @@ class _Device:
     def _data(self, context: Context) -> Dataset:
         options = {name: str(value) for name, value in context.node_config.items()}
         if self._loaded is None or self._loaded[0] != options:
-            self._loaded = (options, self._recipe.device_data(options))
+            data = self._recipe.device_data(options)
+            self._loaded = (options, check_data(self._recipe, data, what="this device's data"))
         return self._loaded[1]
 
     def _model(self, message: Message, record: str, size: str) -> Module:

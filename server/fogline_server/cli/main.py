@@ -10,7 +10,7 @@ import typer
 import fogline_shared
 from fogline_server.cli import processes
 from fogline_server.cli.api import CliError
-from fogline_server.cli.commands import devices, jobs, others, releases, rollouts, runs
+from fogline_server.cli.commands import devices, jobs, others, recipes, releases, rollouts, runs
 from fogline_server.cli.exits import MEANING, OF_KIND, Exit
 from fogline_server.demo.cli import demo
 from fogline_shared.errors import FoglineError
@@ -36,7 +36,7 @@ for _name, _group in {
     "schedule": others.schedules,
     "event": others.events,
     "key": others.keys,
-    "recipe": others.recipes,
+    "recipe": recipes.app,
 }.items():
     app.add_typer(_group, name=_name)
 

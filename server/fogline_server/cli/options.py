@@ -44,12 +44,20 @@ def json_argument(text: str | None, name: str) -> dict[str, Any]:
 def pairs(items: list[str] | None, name: str) -> dict[str, Any]:
     """``key=value`` items; values are JSON where they can be, else text. Raises CliError ``invalid_option``."""
     found: dict[str, Any] = {}
-    for item in items or ():
-        key, equals, value = item.partition("=")
-        if not equals or not key:
-            raise CliError(Exit.INVALID, "invalid_option", f"{name} {item!r}: write key=value")
+    for key, value in texts(items, name).items():
         try:
             found[key] = json.loads(value)
         except ValueError:
             found[key] = value
+    return found
+
+
+def texts(items: list[str] | None, name: str) -> dict[str, str]:
+    """``key=value`` items, values as they stand. Raises CliError ``invalid_option``."""
+    found = {}
+    for item in items or ():
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise CliError(Exit.INVALID, "invalid_option", f"{name} {item!r}: write key=value")
+        found[key] = value
     return found

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from fogline_recipes.classifier import Classifier
+from fogline_recipes.options import whole_number
 from fogline_recipes.smartwatch import data as recordings
 from fogline_recipes.smartwatch.data import CLASSES, HOP, PEOPLE, WIDTH
 from fogline_shared.errors import InvalidInput
@@ -55,19 +56,17 @@ class Smartwatch(Classifier):
         """Whose devices may train."""
         return tuple(p for p in PEOPLE if p not in self.unseen_people and p != self.volunteer)
 
-    def model(self, size: str, *, seed: int) -> Module:
+    def build(self, size: str) -> Module:
         from fogline_recipes.smartwatch.models import build
 
-        return build(size, seed=seed)
+        return build(size)
 
     def device_data(self, options: Options) -> Dataset:
         """Option ``person``. Raises InvalidInput ``invalid_option``, or ``person_held_out`` for the three."""
-        text = str(options.get("person", ""))
-        if not text.isdecimal() or int(text) not in PEOPLE:
-            raise InvalidInput("invalid_option", f"option 'person' must be from 1 to 10, got {text!r}", field="person")
-        if int(text) not in self.training_people:
-            raise InvalidInput("person_held_out", f"person {text} is never trained on", field="person")
-        return recordings.windows([int(text)], hop=HOP)
+        person = whole_number(options, "person", PEOPLE)
+        if person not in self.training_people:
+            raise InvalidInput("person_held_out", f"person {person} is never trained on", field="person")
+        return recordings.windows([person], hop=HOP)
 
     def sample(self, data: Dataset, indices: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Windows at random places and speeds of the recording, as another person might wear and move the watch."""

@@ -24,9 +24,9 @@ class Waves(Classifier):
     input_shape = (CHANNELS, LENGTH)
     noise = 0.05
 
-    def model(self, size: str, *, seed: int) -> nn.Module:
-        del size
-        return nn.Sequential(Tiny().model("student", seed=seed), nn.Dropout(0.1))
+    def build(self, size: str) -> nn.Module:
+        seed = int(torch.randint(2**31, ()))  # from the generator that the base class has seeded
+        return nn.Sequential(Tiny().model(size, seed=seed), nn.Dropout(0.1))
 
     def device_data(self, options: Options) -> Dataset:
         return signals(int(options["seed"]), 96)

@@ -1,4 +1,4 @@
-"""``fogline schedule``, ``event``, ``key`` and ``recipe``."""
+"""``fogline schedule``, ``event`` and ``key``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from fogline_server.cli.options import AsJson, Limit, api, group, json_argument
 schedules = group("What starts by itself.")
 events = group("What happened.")
 keys = group("API keys, for admins.")
-recipes = group("What can be learned.")
 
 _EVENTS = (
     ("no.", "seq"),
@@ -154,19 +153,3 @@ def list_keys(context: typer.Context, *, limit: Limit = 50, as_json: AsJson = Fa
 def revoke_key(context: typer.Context, key: str) -> None:
     """End a key at once."""
     api(context).post(f"/v1/api-keys/{key}:revoke")
-
-
-@recipes.command("list")
-def list_recipes(context: typer.Context, *, as_json: AsJson = False) -> None:
-    """Recipes installed at the coordinator."""
-    items = api(context).get("/v1/recipes")["items"]
-    if as_json:
-        return show.json_out(items)
-    columns = (
-        ("name", "name"),
-        ("sizes", "sizes"),
-        ("input", "input_shape"),
-        ("classes", "classes"),
-        ("error", "error"),
-    )
-    return show.table(items, columns, empty="no recipes are installed")
