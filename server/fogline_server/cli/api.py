@@ -29,10 +29,11 @@ class CliError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where the coordinator is, and the key to it."""
+    """Where the coordinator is, and the key to it. ``here``: it is this folder's `fogline up` and sees our files."""
 
     url: str
     api_key: str
+    here: bool = False
 
 
 def find_target(url: str | None, api_key: str | None, environment: Mapping[str, str] = os.environ) -> Target:
@@ -41,13 +42,14 @@ def find_target(url: str | None, api_key: str | None, environment: Mapping[str, 
     Raises CliError ``no_coordinator`` or ``no_api_key``.
     """
     up = _read_up(Path(environment.get("FOGLINE_STATE_DIR") or ".fogline"))
+    here = not url
     url = url or up.get("url")
     if not url:
         raise CliError(Exit.UNAVAILABLE, "no_coordinator", "give --url or FOGLINE_URL, or start `fogline up` here")
     api_key = api_key or _read_key(up)
     if not api_key:
         raise CliError(Exit.DENIED, "no_api_key", "give --api-key or FOGLINE_API_KEY")
-    return Target(url=url.rstrip("/"), api_key=api_key)
+    return Target(url=url.rstrip("/"), api_key=api_key, here=here)
 
 
 def _read_up(state_dir: Path) -> Mapping[str, str]:
@@ -69,12 +71,17 @@ class Api:
     """Requests that answer with JSON or raise :class:`CliError`."""
 
     def __init__(self, target: Target, *, transport: httpx.BaseTransport | None = None) -> None:
+        self._here = target.here
         self._http = httpx.Client(
             base_url=target.url,
             headers={"Authorization": f"Bearer {target.api_key}"},
             timeout=httpx.Timeout(60.0, connect=5.0),
             transport=transport,
         )
+
+    def file(self, given: str) -> str:
+        """A file's name as the coordinator understands it: one on the same machine does not know our folder."""
+        return str(Path(given).absolute()) if self._here and "://" not in given else given
 
     def get(self, path: str, **query: Any) -> Json:
         """GET with the query's None left out."""

@@ -54,22 +54,42 @@ def worker(
         )
 
 
+StateDir = Annotated[Path | None, typer.Option(help="Everything lives here; default FOGLINE_STATE_DIR.")]
+
+
 @app.command()
 def up(
     *,
-    state_dir: Annotated[Path | None, typer.Option(help="Everything lives here; default FOGLINE_STATE_DIR.")] = None,
+    state_dir: StateDir = None,
     auto_ports: Annotated[bool, typer.Option("--auto-ports", help="Take free ports; see up.json for which.")] = False,
-    ready_file: Annotated[Path | None, typer.Option(help="Written once everything serves.")] = None,
+    ready_file: Annotated[Path | None, typer.Option(help="Written once everything serves; not with --detach.")] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return once everything serves; `fogline down` stops it.")
+    ] = False,
 ) -> None:
     """Run everything on this machine: SQLite, a bundled Redis, a coordinator and a worker. Ctrl-C stops it all."""
+    from fogline_server.embedded.detached import start_detached
     from fogline_server.embedded.up import run_up
 
     with _errors_told():
-        configure_logs("up")
         settings = _settings()
         if state_dir is not None:
             settings = settings.model_copy(update={"state_dir": state_dir})
+        if detach:
+            facts = start_detached(settings.state_dir, auto_ports=auto_ports)
+            typer.echo(f"console and API   {facts['url']}\nadmin key         {facts['api_key_file']}", err=True)
+            return
+        configure_logs("up")
         run_up(settings, auto_ports=auto_ports, ready_file=ready_file, say=lambda line: typer.echo(line, err=True))
+
+
+@app.command()
+def down(*, state_dir: StateDir = None) -> None:
+    """Stop the `fogline up` of this folder, and wait until nothing of it is left."""
+    from fogline_server.embedded.detached import stop
+
+    with _errors_told():
+        stop(state_dir or _settings().state_dir)
 
 
 def _settings() -> Settings:

@@ -42,7 +42,7 @@ def run_up(settings: Settings, *, auto_ports: bool, ready_file: Path | None, say
     with only_one(state_dir):
         # Of one that was killed: its process id may be somebody else's by now.
         (state_dir / UP_FILE).unlink(missing_ok=True)
-        settings = settings.model_copy(update={"state_dir": state_dir, **_ports(settings, auto=auto_ports)})
+        settings = settings.model_copy(update={"state_dir": state_dir, **_data_allow(settings), **_ports(settings, auto=auto_ports)})
         programs = list(_programs(settings))
         supervisor = Supervisor(programs, log_dir=log_dir, changed=lambda: _write_up(settings, supervisor.pids))
 
@@ -79,6 +79,7 @@ def _programs(settings: Settings) -> Iterator[Program]:
         )
     env = {
         "FOGLINE_STATE_DIR": str(settings.state_dir),
+        "FOGLINE_DATA_ALLOW": settings.data_allow,
         "FOGLINE_REDIS_URL": redis_url,
         "FOGLINE_HTTP_PORT": str(settings.http_port),
         "FOGLINE_GATEWAY_PORT": str(settings.gateway_port),
@@ -102,6 +103,14 @@ def only_one(state_dir: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise Conflict("already_running", f"`fogline up` is already running in {state_dir}") from error
         yield
+
+
+def _data_allow(settings: Settings) -> dict[str, str]:
+    """Unless told otherwise, batch jobs may use the folder one stands in, as any other command here could."""
+    here = Path.cwd()
+    if "data_allow" in settings.model_fields_set or here == Path(here.anchor) or "," in str(here):
+        return {}
+    return {"data_allow": str(here)}
 
 
 def _ports(settings: Settings, *, auto: bool) -> dict[str, int]:

@@ -30,7 +30,7 @@ def submit_batch(
     context: typer.Context,
     *,
     release: Annotated[str, typer.Option(help="Id, name or alias.")],
-    source: Annotated[str, typer.Option("--input", help="Parquet file: path or URL, as workers see it.")],
+    source: Annotated[str, typer.Option("--input", help="Parquet file: path or URL.")],
     output: Annotated[str, typer.Option(help="Parquet file to write.")],
     variant: Annotated[str | None, typer.Option(help="Default: the release's.")] = None,
     id_column: Annotated[str, typer.Option(help="Column to copy to the output.")] = "",
@@ -39,18 +39,22 @@ def submit_batch(
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score every row of a file; prints the job's id."""
+    """Score every row of a file; prints the job's id.
+
+    Files lie below the coordinator's data folder (FOGLINE_DATA_DIR, FOGLINE_DATA_ALLOW); for `fogline up`, also below
+    the folder it was started in.
+    """
+    connection = api(context)
     body = {
         "kind": "batch",
         "release": release,
-        "input": source,
-        "output": output,
+        "input": connection.file(source),
+        "output": connection.file(output),
         "variant": variant,
         "id_column": id_column,
         "batch_size": batch_size,
         "shard_rows": shard_rows,
     }
-    connection = api(context)
     _finish(connection, connection.post("/v1/jobs", body), wait=wait, as_json=as_json)
 
 

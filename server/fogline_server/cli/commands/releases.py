@@ -40,9 +40,8 @@ def create(
     context: typer.Context,
     name: str,
     *,
-    recipe: Annotated[str, typer.Option()],
     student_run: Annotated[str, typer.Option(help="The control: trained without a teacher.")],
-    teacher_run: str | None = None,
+    teacher_run: Annotated[str | None, typer.Option(help="Released beside it, for hard examples.")] = None,
     distilled_run: Annotated[str | None, typer.Option(help="Released instead of the control if it is better.")] = None,
     default_variant: str = "student_int8",
     max_accuracy_drop: Annotated[float, typer.Option(help="Share that int8 may lose against float.")] = 0.02,
@@ -50,16 +49,16 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Export, quantize, measure and seal what runs have trained; prints the release's id."""
+    connection = api(context)
     body = {
         "name": name,
-        "recipe": recipe,
+        "recipe": connection.get(f"/v1/runs/{student_run}")["recipe"],
         "student_run": student_run,
         "teacher_run": teacher_run,
         "distilled_run": distilled_run,
         "default_variant": default_variant,
         "max_accuracy_drop": max_accuracy_drop,
     }
-    connection = api(context)
     _finish(connection, connection.post("/v1/releases", body), wait=wait, as_json=as_json)
 
 

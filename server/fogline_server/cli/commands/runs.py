@@ -106,6 +106,7 @@ def show_run(context: typer.Context, run: str, *, as_json: AsJson = False) -> No
     show.record(item, (*_COLUMNS, ("job", "job_id"), ("parameters", "params_digest"), ("spec", "spec")))
     measured = sorted({name for each in rounds for name, value in each["metrics"].items() if isinstance(value, float)})
     columns: list[show.Column] = [("round", "number"), ("state", "state"), ("devices", lambda r: len(r["cohort"]))]
+    columns += [(name, _metric(name)) for name in ("accepted", "refused", "error", "late")]
     columns += [(name, _metric(name)) for name in measured]
     return show.table(rounds, columns, empty="no rounds yet")
 
