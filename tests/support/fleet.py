@@ -107,6 +107,12 @@ class Fleet:
                 service.start(session, rollout.id, now=self.now, actor="test")
             return rollout.id
 
+    def promote(self, name: str, **plan: object) -> str:
+        """Roll out a new, good release to the end; return the rollout's id."""
+        rollout_id = self.rollout(self.release(name), **{"stages": [100], "soak_s": 0, **plan})
+        self.until(rollout_id, "SUCCEEDED")
+        return rollout_id
+
     def get(self, rollout_id: str) -> Rollout:
         """The rollout's row as it is."""
         with self.db.read() as session:

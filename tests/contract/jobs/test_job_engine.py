@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from engines import Bench
@@ -238,64 +239,6 @@ def test_progress_is_stored_and_never_costs_a_write_each(bench: MakeBench) -> No
     assert seen == [(1000, 1000, "done")]
 
 
-def test_the_same_dedupe_key_is_the_same_job_even_when_submitted_at_once(bench: MakeBench) -> None:
-    b = bench()
-    barrier = threading.Barrier(4)
-
-    def submit(_n: int) -> str:
-        barrier.wait()
-        return b.submit(dedupe_key="nightly/2026-01-01")
-
-    with ThreadPoolExecutor(4) as pool:
-        ids = set(pool.map(submit, range(4)))
-    assert len(ids) == 1
-    assert b.engine.dispatch() == 1
-
-
-def test_a_submission_that_is_rolled_back_is_never_rung(bench: MakeBench) -> None:
-    b = bench()
-    with b.db.transaction() as session:
-        service.submit(session, "work", {}, queue="compute", now=b.clock.now)
-        session.rollback()
-    assert b.engine.dispatch() == 0
-
-
-def test_without_a_broker_rings_wait_in_the_outbox(bench: MakeBench) -> None:
-    b = bench()
-    first, second = b.submit(), b.submit()
-    answers = [None, Unavailable("broker_unavailable", "no Redis")]
-
-    def ring(job_id: str, _queue: str, _priority: int) -> None:
-        if answers and (error := answers.pop(0)) is not None:
-            raise error
-        b.rings.append(job_id)
-
-    b.engine.ring = ring
-    with pytest.raises(Unavailable):
-        b.engine.dispatch()
-    assert b.engine.dispatch() == 1
-    assert b.rings == [first, second]
-
-
-def test_urgent_jobs_are_rung_first(bench: MakeBench) -> None:
-    b = bench()
-    low, high = b.submit(priority=1), b.submit(priority=9)
-    b.engine.dispatch()
-    assert b.rings == [high, low]
-
-
-def test_a_lost_ring_is_repeated_with_growing_pauses(bench: MakeBench) -> None:
-    b = bench()
-    job_id = b.submit()
-    b.engine.dispatch()
-    for pause in (31, 61, 121):
-        b.clock.advance(pause - 2)
-        assert (b.engine.reconcile(), b.engine.dispatch()) == (0, 0)
-        b.clock.advance(2)
-        assert (b.engine.reconcile(), b.engine.dispatch()) == (1, 1)
-    assert b.rings == [job_id] * 4
-
-
 def test_one_job_whose_feature_refuses_does_not_hold_up_the_others(bench: MakeBench) -> None:
     def refuse(_session: Session, job_id: str, _error: FoglineError) -> None:
         if job_id == bad:
@@ -338,11 +281,25 @@ def test_a_failed_job_is_retried_with_all_its_attempts_and_others_are_not(bench:
     job_id = b.submit()
     assert b.engine.execute(job_id) == JobState.FAILED
     with b.db.transaction() as session:
-        job = service.retry(session, job_id, now=b.clock.now)
+        job = service.retry(session, job_id, kinds=b.engine.kinds, now=b.clock.now)
         assert (job.state, job.attempts, job.error) == ("QUEUED", 0, None)
     assert b.engine.execute(job_id) == JobState.SUCCEEDED
     with b.db.transaction() as session, pytest.raises(Conflict, match="illegal_transition"):
-        service.retry(session, job_id, now=b.clock.now)
+        service.retry(session, job_id, kinds=b.engine.kinds, now=b.clock.now)
+
+
+def test_a_failure_that_ended_more_than_the_job_is_not_retried(bench: MakeBench) -> None:
+    def run(_context: JobContext) -> Outcome:
+        raise InvalidInput("bad", "once")
+
+    b = bench(run)
+    job_id = b.submit()
+    b.engine.execute(job_id)
+    kinds = {name: replace(kind, instead_of_retry="start another run") for name, kind in b.engine.kinds.items()}
+    with b.db.transaction() as session, pytest.raises(Conflict, match="retry_cannot_help: .*start another run"):
+        service.retry(session, job_id, kinds=kinds, now=b.clock.now)
+    with b.db.read() as session:
+        assert service.get_job(session, job_id).state == JobState.FAILED
 
 
 def test_jobs_are_listed_newest_first_in_pages(bench: MakeBench) -> None:

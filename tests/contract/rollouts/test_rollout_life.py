@@ -26,12 +26,6 @@ def fleet(database: Database, doorbell: Doorbell) -> Fleet:
     return Fleet(database, doorbell)
 
 
-def promote(fleet: Fleet, name: str, **plan: object) -> str:
-    rollout_id = fleet.rollout(fleet.release(name), **{"stages": [100], "soak_s": 0, **plan})
-    fleet.until(rollout_id, "SUCCEEDED")
-    return rollout_id
-
-
 def kinds(fleet: Fleet, rollout_id: str) -> list[str]:
     with fleet.db.read() as session:
         return list(session.scalars(select(Event.kind).where(Event.subject_id == rollout_id).order_by(Event.seq)))
@@ -82,7 +76,7 @@ def test_no_telemetry_is_hold_and_pauses_for_a_person(fleet: Fleet) -> None:
 )
 def test_a_bad_release_is_stopped_in_the_first_stage_and_rolled_back(fleet: Fleet, bad: Model, gate: str) -> None:
     fleet.enrol(10)
-    promote(fleet, "v1")
+    fleet.promote("v1")
     for _ in range(3):
         fleet.step()
     rollout_id = fleet.rollout(fleet.release("v2", bad), stages=[20, 100], gates=[ERROR_RATE, ACCURACY, CONFIDENCE])
@@ -105,7 +99,7 @@ def test_a_bad_release_is_stopped_in_the_first_stage_and_rolled_back(fleet: Flee
 
 def test_its_honest_twin_passes_the_same_gates(fleet: Fleet) -> None:
     fleet.enrol(10)
-    promote(fleet, "v1")
+    fleet.promote("v1")
     for _ in range(3):
         fleet.step()
     rollout_id = fleet.rollout(
@@ -117,7 +111,7 @@ def test_its_honest_twin_passes_the_same_gates(fleet: Fleet) -> None:
 
 def test_an_artifact_that_devices_refuse_fails_the_stage(fleet: Fleet) -> None:
     fleet.enrol(6)
-    promote(fleet, "v1")
+    fleet.promote("v1")
     rollout_id = fleet.rollout(fleet.release("v2", Model(ends="REJECTED")), stages=[50, 100])
     rollout = fleet.until(rollout_id, "ROLLED_BACK")
     assert "bad_manifest" in rollout.reason
@@ -127,7 +121,7 @@ def test_an_artifact_that_devices_refuse_fails_the_stage(fleet: Fleet) -> None:
 
 def test_a_few_failures_are_tolerated_when_the_plan_says_so(fleet: Fleet) -> None:
     fleet.enrol(6)
-    promote(fleet, "v1")
+    fleet.promote("v1")
     rollout_id = fleet.rollout(fleet.release("v2", Model(ends="REVERTED")), stages=[10, 100], max_failures=1)
     fleet.step()
     assert assignments(fleet, rollout_id) == Counter(REVERTED=1)
@@ -145,7 +139,7 @@ def test_a_first_release_that_fails_leaves_no_model(fleet: Fleet) -> None:
 
 def test_devices_that_never_finish_time_out_and_go_back(fleet: Fleet) -> None:
     fleet.enrol(4)
-    promote(fleet, "v1")
+    fleet.promote("v1")
     rollout_id = fleet.rollout(
         fleet.release("v2", Model(ends="")), stages=[50, 100], admit_timeout_s=30, rollback_timeout_s=30
     )
@@ -179,26 +173,10 @@ def test_a_paused_rollout_still_rolls_back_what_turns_out_bad(fleet: Fleet) -> N
     fleet.until(rollout_id, "ROLLED_BACK")
 
 
-def test_a_person_may_roll_back_after_success(fleet: Fleet) -> None:
-    fleet.enrol(5)
-    promote(fleet, "v1")
-    second = promote(fleet, "v2")
-    with fleet.db.transaction() as session:
-        service.rollback(session, second, reason="complaints", now=fleet.now, actor="ann")
-    rollout = fleet.until(second, "ROLLED_BACK")
-    assert rollout.reason == "complaints"
-    assert len(fleet.running("v1")) == 5
-    # What was promoted before is again what new devices get.
-    late = fleet.enrol(1)
-    fleet.step()
-    fleet.step()
-    assert late[0].id in fleet.running("v1")
-
-
 def test_a_rollback_waits_for_online_devices_only(fleet: Fleet) -> None:
     gone = fleet.enrol(5)[0]
-    promote(fleet, "v1")
-    second = promote(fleet, "v2")
+    fleet.promote("v1")
+    second = fleet.promote("v2")
     gone.online = False
     fleet.pass_time(60)
     with fleet.db.transaction() as session:
@@ -266,68 +244,6 @@ def test_starts_when_its_time_has_come(fleet: Fleet) -> None:
     assert fleet.get(rollout_id).state == "SCHEDULED"
     fleet.step(3600)
     assert fleet.get(rollout_id).state == "RUNNING"
-
-
-def test_a_second_rollout_to_the_same_devices_is_refused(fleet: Fleet) -> None:
-    fleet.enrol(4)
-    first = fleet.rollout(fleet.release("v1"), stages=[50, 100], soak_s=600)
-    fleet.step()
-    with pytest.raises(Conflict) as refused:
-        fleet.rollout(fleet.release("v2"), stages=[100])
-    assert (refused.value.code, refused.value.detail["rollout_id"]) == ("rollout_active", first)
-
-
-def test_a_scheduled_rollout_waits_for_the_one_in_its_way(fleet: Fleet) -> None:
-    fleet.enrol(4)
-    first = fleet.rollout(fleet.release("v1"), stages=[100], soak_s=60)
-    second_release = fleet.release("v2")
-    with fleet.db.transaction() as session:
-        second = service.create_rollout(
-            session, second_release, RolloutPlan(gates=()), start_at=fleet.now + timedelta(seconds=10), now=fleet.now,
-            actor="a",
-        ).id  # fmt: skip
-    for _ in range(4):
-        fleet.step()
-    assert fleet.get(second).reason == f"waits for rollout {first}"
-    fleet.until(first, "SUCCEEDED")
-    fleet.step()
-    assert fleet.get(second).state == "RUNNING"
-
-
-def test_rollouts_to_different_devices_do_not_disturb_each_other(fleet: Fleet) -> None:
-    fleet.enrol(2, tags=("north",))
-    fleet.enrol(2, tags=("south",))
-    north = fleet.rollout(fleet.release("v1"), stages=[100], tags=["north"])
-    south = fleet.rollout(fleet.release("v2"), stages=[100], tags=["south"])
-    fleet.until(north, "SUCCEEDED")
-    fleet.until(south, "SUCCEEDED")
-    for _ in range(3):
-        fleet.step()
-    assert fleet.running("v1") == ["dev_00", "dev_01"]
-    assert fleet.running("v2") == ["dev_02", "dev_03"]
-
-
-def test_a_newer_rollout_to_some_keeps_them_from_the_older_one_to_all(fleet: Fleet) -> None:
-    fleet.enrol(2)
-    fleet.enrol(2, tags=("beta",))
-    promote(fleet, "v1")
-    promote(fleet, "v2", tags=["beta"])
-    late = fleet.enrol(1, tags=("beta",))
-    for _ in range(3):
-        fleet.step()
-    assert fleet.running("v2") == ["dev_02", "dev_03", late[0].id]
-
-
-def test_a_hotfix_may_supersede_and_its_rollback_does_not_return_to_the_superseded(fleet: Fleet) -> None:
-    fleet.enrol(4)
-    promote(fleet, "v1")
-    first = fleet.rollout(fleet.release("v2"), stages=[50, 100], soak_s=600)
-    fleet.step()
-    second = fleet.rollout(fleet.release("v3", Model(ends="REVERTED")), stages=[100], supersede=True)
-    fleet.step()
-    assert fleet.get(first).state == "SUPERSEDED"
-    fleet.until(second, "ROLLED_BACK")
-    assert len(fleet.running("v1")) == 4
 
 
 def test_a_relative_gate_without_anything_to_compare_with_is_refused_at_once(fleet: Fleet) -> None:
