@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy.exc import OperationalError
 
 from fogline_server.gateway.server import GatewayServer
 from fogline_shared.errors import FoglineError, Unavailable
@@ -100,6 +101,10 @@ async def run_tick(tick: Tick, stop: asyncio.Event, threads: ThreadPoolExecutor)
         except FoglineError as error:
             pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
             log.warning("tick_failed", tick=tick.name, code=error.code, message=error.message, again_in_s=pause_s)
+        except OperationalError as error:
+            pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
+            message = str(error.orig)
+            log.warning("tick_failed", tick=tick.name, code="database_unavailable", message=message, again_in_s=pause_s)
         except Exception:  # a loop that ends is a system that stands still
             pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
             log.exception("tick_crashed", tick=tick.name, again_in_s=pause_s)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from parts import die_with_us
 from tiny_recipe import signals
-from tiny_release import ready_release
+from tiny_release import places_of, ready_release
 
 from fogline_server.batch.model import BatchSpec
 from fogline_server.batch.service import shards_of, submit_batch
@@ -66,7 +66,7 @@ def test_every_row_comes_out_once_though_workers_are_killed(
         batch_size=1,  # slow on purpose: work to be killed in
     )
     with sqlite_database.transaction() as session:
-        job = submit_batch(session, spec, now=utc_now(), actor="test")
+        job = submit_batch(session, spec, places=places_of(blobs), now=utc_now(), actor="test")
         job.max_attempts = 20  # each kill may hit the worker that holds the parent
         job_id = job.id
 

@@ -50,8 +50,12 @@ class InferenceWatch:
         for watcher in self._watchers.values():
             watcher.stop()
         if error is None:
-            failures = [failure for watcher in self._watchers.values() for failure in watcher.failures]
-            assert not failures, failures
+            assert not self.failures, self.failures
+
+    @property
+    def failures(self) -> list[str]:
+        """Everything that went wrong so far, in words."""
+        return [failure for watcher in self._watchers.values() for failure in watcher.failures]
 
     @contextlib.contextmanager
     def outage(self, agent: AgentProcess) -> Iterator[None]:

@@ -104,16 +104,26 @@ class PostgresServer:
             "--locale=C",
         ]
         self._run(initdb, log).wait()
+        self.start_again()
+
+    def start_again(self) -> None:
+        """Start on the data that is there."""
+        log = (self.folder / "log").open("ab")
         options = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
         options |= {"unix_socket_directories": str(self.folder), "listen_addresses": "", "shared_buffers": "32MB"}
         settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
-        self._process = self._run([self._bin / "postgres", "-D", data, *settings], log)
+        self._process = self._run([self._bin / "postgres", "-D", self.folder / "data", *settings], log)
         eventually(self._answers, timeout_s=60)
+
+    def crash(self) -> None:
+        """End as in a crash: every connection breaks, what was committed is there at the next start."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait()
 
     def stop(self) -> None:
         if self._process is not None:
-            self._process.send_signal(signal.SIGQUIT)  # immediate shutdown: the data is thrown away
-            self._process.wait()
+            self.crash()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def url(self, name: str) -> str:

@@ -18,8 +18,9 @@ from fogline_server.db.base import utc_now
 from fogline_server.devices import service as devices
 from fogline_server.gateway.news import Heads, News, heads, news_for
 from fogline_server.gateway.parts import Parts
+from fogline_server.gateway.status import as_known
 from fogline_server.jobs.doorbell import DEVICES
-from fogline_shared.errors import Conflict, FoglineError, Unavailable
+from fogline_shared.errors import Conflict, ErrorKind, FoglineError, Unavailable
 from fogline_shared.protocol import CloudFrame, DesiredState, Hello
 
 _QUEUE = 64
@@ -173,6 +174,10 @@ async def _survive(loop: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await loop()
-        except Exception:  # whatever it was, the next pass starts from the database
-            _log.exception("gateway.loop_failed", loop=loop.__name__)
+        except Exception as error:  # whatever it was, the next pass starts from the database
+            known = as_known(error)
+            if known.kind == ErrorKind.INTERNAL:
+                _log.exception("gateway.loop_failed", loop=loop.__name__)
+            else:
+                _log.warning("gateway.loop_failed", loop=loop.__name__, code=known.code, error=str(error))
             await asyncio.sleep(_RETRY_S)

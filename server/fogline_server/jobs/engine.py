@@ -150,6 +150,7 @@ class Engine:
             job = self._held(session, lease)
             now = self.clock()
             job.message = f"attempt {job.attempts} failed: {error}"[:400]
+            events.record(session, "job.attempt_failed", "job", job.id, attempt=job.attempts, code=error.code)
             pause_s = min(60.0, self.retry_base_s * 2 ** (job.attempts - 1))
             reconciler.requeue(session, job, now=now, due_at=now + timedelta(seconds=pause_s))
         return JobState.QUEUED

@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 
 import onnx
 import pytest
-from agent_process import agent_cli, until
-from artifacts import artifact
+from agent_process import AgentProcess, agent_cli, until
+from artifacts import artifact, example
+from inference_watch import InferenceWatch
 from sqlalchemy import func, select
 
-from fogline_client.inference.predictor import Predictor
 from fogline_server.devices import service as devices
+from fogline_server.rollouts.desired import Target
 from fogline_server.telemetry.tables import Window
 from fogline_shared.states import AssignmentState
 
@@ -29,41 +30,54 @@ def padded(size: int, **options) -> bytes:
     return model.SerializeToString()
 
 
+def watching(agent: AgentProcess, *targets: Target) -> InferenceWatch:
+    """Ask the agent all the while; target i calls the example of label 1 the class 1 + i, as ``shift=i`` makes it."""
+    return InferenceWatch([agent], recipe="toy", x=example(1), answers={t.digest: 1 + i for i, t in enumerate(targets)})
+
+
 async def test_killed_in_a_download_resumes_where_it_was(enrolled, cloud, proxy) -> None:
     agent = await enrolled()
     agent.route_through(proxy.port)
     agent.start()
-    target = cloud.publish(padded(8 << 20))
-    await until(lambda: agent.status().get("online"))
+    first, target = cloud.publish(artifact()), cloud.publish(padded(8 << 20, shift=1))
+    await cloud.ends(cloud.roll_out(agent.device_id, first), AssignmentState.SUCCEEDED)
+    await agent.serves(first.digest)
     proxy.rate = 4 << 20
-    assignment = cloud.roll_out(agent.device_id, target)
     part = agent.state_dir / "incoming" / f"{target.digest}.part"
-    await until(lambda: part.exists() and part.stat().st_size >= 2 << 20)
-    agent.kill()
-    kept = part.stat().st_size
-    assert kept < target.size
-    before, proxy.rate = proxy.carried, None
-    agent.start()
-    assert await cloud.ends(assignment, AssignmentState.SUCCEEDED) == ""
-    assert proxy.carried - before < target.size - kept + (1 << 20), "the rest came, not the whole"
-    await agent.serves(target.digest)
+    with watching(agent, first, target) as watch:
+        assignment = cloud.roll_out(agent.device_id, target)
+        await until(lambda: part.exists() and part.stat().st_size >= 2 << 20)
+        with watch.outage(agent):
+            agent.kill()
+            kept = part.stat().st_size
+            assert kept < target.size
+            before, proxy.rate = proxy.carried, None
+            agent.start()
+        assert await cloud.ends(assignment, AssignmentState.SUCCEEDED) == ""
+        assert proxy.carried - before < target.size - kept + (1 << 20), "the rest came, not the whole"
+        await agent.serves(target.digest)
+    assert watch.served(agent) == [first.digest, target.digest]
 
 
 async def test_connection_cut_in_a_download_resumes_in_the_same_process(enrolled, cloud, proxy) -> None:
     agent = await enrolled()
     agent.route_through(proxy.port)
     agent.start()
-    target = cloud.publish(padded(8 << 20))
-    await until(lambda: agent.status().get("online"))
+    first, target = cloud.publish(artifact()), cloud.publish(padded(8 << 20, shift=1))
+    await cloud.ends(cloud.roll_out(agent.device_id, first), AssignmentState.SUCCEEDED)
+    await agent.serves(first.digest)
     proxy.rate = 4 << 20
-    assignment = cloud.roll_out(agent.device_id, target)
     part = agent.state_dir / "incoming" / f"{target.digest}.part"
-    for size in (1 << 20, 3 << 20):
-        await until(lambda size=size: part.exists() and part.stat().st_size >= size)
-        await proxy.cut()
-        await proxy.heal()
-    assert await cloud.ends(assignment, AssignmentState.SUCCEEDED) == ""
+    with watching(agent, first, target) as watch:
+        assignment = cloud.roll_out(agent.device_id, target)
+        for size in (1 << 20, 3 << 20):
+            await until(lambda size=size: part.exists() and part.stat().st_size >= size)
+            await proxy.cut()
+            await proxy.heal()
+        assert await cloud.ends(assignment, AssignmentState.SUCCEEDED) == ""
+        await agent.serves(target.digest)
     assert proxy.carried < target.size + (4 << 20), "what had come was not sent again"
+    assert watch.served(agent) == [first.digest, target.digest]
 
 
 @pytest.mark.parametrize("step", ["ANY", "PROBATION"])
@@ -81,16 +95,18 @@ async def test_killed_in_a_swap_ends_at_the_new_model(enrolled, cloud, step: str
                 return True
         return False
 
-    with Predictor.open(agent.state_dir, poll_s=0.05) as follower:
+    await agent.serves(targets[0].digest)
+    with watching(agent, *targets) as watch:
         for i in (1, 0, 1):
             looking = asyncio.create_task(asyncio.to_thread(in_swap))
             assignment = cloud.roll_out(agent.device_id, targets[i], probation_s=0.7)
             assert await looking
-            agent.kill()
-            assert follower.active_digest in {target.digest for target in targets}, "another process goes on serving"
-            agent.start()
+            with watch.outage(agent):
+                agent.kill()
+                agent.start()
             assert await cloud.ends(assignment, AssignmentState.SUCCEEDED) == ""
             await agent.serves(targets[i].digest)
+    assert watch.served(agent) == [targets[i].digest for i in (0, 1, 0, 1)], "never back to the one before"
 
 
 async def test_crash_loop_in_probation_goes_back(enrolled, cloud) -> None:
@@ -98,15 +114,19 @@ async def test_crash_loop_in_probation_goes_back(enrolled, cloud) -> None:
     agent.start()
     sound, bad = cloud.publish(artifact()), cloud.publish(artifact(shift=1))
     await cloud.ends(cloud.roll_out(agent.device_id, sound), AssignmentState.SUCCEEDED)
-    assignment = cloud.roll_out(agent.device_id, bad, probation_s=60)
-    await until(lambda: agent.journal_step() == "PROBATION")
-    for start in range(1, 5):
-        agent.kill()
-        agent.start()
-        if start < 4:
-            await agent.serves(bad.digest)
-    assert await cloud.ends(assignment, AssignmentState.REVERTED) == "crash_loop"
     await agent.serves(sound.digest)
+    with watching(agent, sound, bad) as watch:
+        assignment = cloud.roll_out(agent.device_id, bad, probation_s=60)
+        await until(lambda: agent.journal_step() == "PROBATION")
+        for start in range(1, 5):
+            with watch.outage(agent):
+                agent.kill()
+                agent.start()
+            if start < 4:
+                await agent.serves(bad.digest)
+        assert await cloud.ends(assignment, AssignmentState.REVERTED) == "crash_loop"
+        await agent.serves(sound.digest)
+    assert watch.served(agent) == [sound.digest, bad.digest, sound.digest]
 
 
 @pytest.mark.slow
