@@ -21,6 +21,6 @@ RUN useradd --create-home --uid 10001 fogline \
       /var/lib/fogline /var/lib/fogline/keys /var/lib/fogline/blobs /data
 USER fogline
 ENV PATH=/opt/fogline/bin:/usr/local/bin:/usr/bin:/bin
-ENV FOGLINE_STATE_DIR=/var/lib/fogline
+ENV FOGLINE_STATE_DIR=/var/lib/fogline FOGLINE_DATA_DIR=/data
 COPY --from=build /opt/fogline /opt/fogline
 CMD ["fogline", "coordinator"]

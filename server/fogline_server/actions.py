@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from fogline_server.batch.model import BatchSpec
+from fogline_server.batch.places import Places
 from fogline_server.batch.service import submit_batch
 from fogline_server.registry.service import get_release
 from fogline_server.rollouts import service as rollouts
@@ -42,16 +44,18 @@ def start_rollout(session: Session, spec: Mapping[str, Any], now: datetime, acto
     return rollout.id
 
 
-def start_job(session: Session, spec: Mapping[str, Any], now: datetime, actor: str) -> str:
+def start_job(session: Session, spec: Mapping[str, Any], now: datetime, actor: str, *, places: Places) -> str:
     """``{"kind": "batch", …a BatchSpec's JSON}``: the one kind of job that people submit by themselves."""
     if spec.get("kind", "batch") != "batch":
         raise InvalidInput("invalid_schedule", "kind: only batch jobs can be scheduled", field="kind")
     for name in ("release_id", "input", "output"):
         _text(spec, name)
-    return submit_batch(session, BatchSpec.from_json(spec), now=now, actor=actor).id
+    return submit_batch(session, BatchSpec.from_json(spec), places=places, now=now, actor=actor).id
 
 
-ACTIONS: Mapping[str, Action] = {"run": start_run, "rollout": start_rollout, "job": start_job}
+def actions(places: Places) -> Mapping[str, Action]:
+    """Every action by its name; ``places`` bound what a batch job may read and write."""
+    return {"run": start_run, "rollout": start_rollout, "job": partial(start_job, places=places)}
 
 
 def _only(spec: Mapping[str, Any], *names: str) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fogline_server.access.keys import PrintedKey
-from fogline_server.actions import ACTIONS
+from fogline_server.actions import actions
 from fogline_server.batch import jobs as batch_jobs
+from fogline_server.batch.places import Places
 from fogline_server.blobs.store import BlobStore
 from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
@@ -35,9 +37,6 @@ if TYPE_CHECKING:
     from fogline_server.coordinator import Coordinator, Tick
     from fogline_server.gateway.server import GatewayServer
 
-# Features with work for the job engine: each ``jobs`` module lists its kinds and imports torch inside its runners only.
-KINDS: tuple[JobKind, ...] = (*training_jobs.KINDS, *registry_jobs.KINDS, *batch_jobs.KINDS)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Services:
@@ -49,12 +48,14 @@ class Services:
     doorbell: Doorbell
     engine: Engine
     authority: CertificateAuthority
+    places: Places
+    kinds: Mapping[str, JobKind]
     actions: Mapping[str, Action]
 
 
 def build_services(settings: Settings) -> Services:
     """Open everything a coordinator needs. Nothing connects yet; keys are made on first start."""
-    engine = build_engine(settings)
+    engine, places = build_engine(settings), _places(settings)
     return Services(
         settings=settings,
         db=engine.db,
@@ -62,8 +63,19 @@ def build_services(settings: Settings) -> Services:
         doorbell=engine.doorbell,
         engine=engine,
         authority=CertificateAuthority.open(settings.key_dir, settings.advertised_host),
-        actions=ACTIONS,
+        places=places,
+        kinds=engine.kinds,
+        actions=actions(places),
     )
+
+
+def _places(settings: Settings) -> Places:
+    return Places.of(settings.resolved_data_dir, settings.data_allow, private=settings.state_dir)
+
+
+def _kinds(settings: Settings) -> tuple[JobKind, ...]:
+    """Features with work for the job engine: each imports torch inside its runners only."""
+    return (*training_jobs.KINDS, *registry_jobs.KINDS, *batch_jobs.kinds(_places(settings)))
 
 
 def build_engine(settings: Settings) -> Engine:
@@ -72,7 +84,7 @@ def build_engine(settings: Settings) -> Engine:
         Database(settings.resolved_database_url),
         BlobStore(settings.blob_dir),
         Doorbell(settings.redis_url),
-        kinds={kind.name: kind for kind in KINDS},
+        kinds={kind.name: kind for kind in _kinds(settings)},
         lease_s=settings.lease_s,
         ring=make_ring(make_celery(settings.redis_url)),
     )
@@ -113,6 +125,8 @@ def build_worker(settings: Settings) -> Celery:
     db = Database(settings.resolved_database_url)
     db.ping()
     db.dispose()  # no connection crosses the fork
+    with suppress(OSError):  # a folder that cannot be made is told by the job that needs it
+        settings.resolved_data_dir.mkdir(parents=True, exist_ok=True)
     app = make_celery(settings.redis_url)
     add_run_job(app, functools.partial(build_engine, settings))
     return app

@@ -44,6 +44,12 @@ class Settings(BaseSettings):
     certificate_days: float = Field(default=30.0, gt=0, description="life of a device certificate")
     telemetry_every_s: float = Field(default=10.0, gt=0, description="length of a telemetry window")
     worker_concurrency: int = Field(default=3, gt=0, description="processes of a worker")
+    data_dir: Path | None = Field(
+        default=None, description="folder of batch jobs' files, as workers see it; default: data in state_dir"
+    )
+    data_allow: str = Field(
+        default="", description="more folders and URL prefixes that batch jobs may read and write, comma separated"
+    )
     worker_alive_file: Path | None = Field(
         default=None, description="touched every few seconds by a worker that takes work; for a health check"
     )
@@ -63,6 +69,11 @@ class Settings(BaseSettings):
     def blob_dir(self) -> Path:
         """Where blobs lie; share it between the coordinator and its workers."""
         return self.state_dir / "blobs"
+
+    @property
+    def resolved_data_dir(self) -> Path:
+        """The given folder, or ``data`` in the state folder."""
+        return self.data_dir or self.state_dir / "data"
 
     @property
     def key_dir(self) -> Path:

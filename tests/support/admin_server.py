@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,12 +13,17 @@ from fastapi import FastAPI
 from parts import eventually
 
 from fogline_server.api.app import create_app
+from fogline_server.batch import jobs as batch
+from fogline_server.batch.places import Places
 from fogline_server.blobs.store import BlobStore
 from fogline_server.console import pages
 from fogline_server.db.database import Database
 from fogline_server.devices.authority import CertificateAuthority
 from fogline_server.jobs.doorbell import Doorbell
+from fogline_server.jobs.runner import JobKind
+from fogline_server.registry import jobs as registry
 from fogline_server.settings import Settings
+from fogline_server.training import jobs as training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,16 +35,21 @@ class AdminServices:
     blobs: BlobStore
     doorbell: Doorbell
     authority: CertificateAuthority
+    places: Places
+    kinds: Mapping[str, JobKind]
 
 
 def admin_app(settings: Settings, db: Database) -> FastAPI:
     """The application over a database that exists."""
+    places = Places.of(settings.resolved_data_dir, private=settings.state_dir)
     services = AdminServices(
         settings=settings,
         db=db,
         blobs=BlobStore(settings.blob_dir),
         doorbell=Doorbell(settings.redis_url),
         authority=CertificateAuthority.open(settings.key_dir, "127.0.0.1"),
+        places=places,
+        kinds={kind.name: kind for kind in (*training.KINDS, *registry.KINDS, *batch.kinds(places))},
     )
     app = create_app(services)
     pages.mount(app)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from fogline_server.access import service as access
 from fogline_server.access.keys import KeyRing, Role
 from fogline_server.batch.model import BatchSpec
+from fogline_server.batch.places import Places
 from fogline_server.batch.service import submit_batch
 from fogline_server.batch.tables import Shard
 from fogline_server.blobs.store import BlobStore
@@ -47,6 +49,7 @@ class Population:
     job: str
     batch: str
     failed_job: str
+    failed_batch: str
     schedule: str
     key: str
     digest: str
@@ -80,6 +83,8 @@ def populate(db: Database, blobs: BlobStore, ring: KeyRing) -> Population:
         batch = _batch(session, release.id, now)
         failed = jobs.submit(session, "quantize", {"release_id": "rel_x"}, queue="compute", now=now)
         failed.state, failed.error = "FAILED", {"code": "int8_too_bad", "message": "int8 loses 4.1 % against float"}
+        failed_batch = jobs.submit(session, "batch", {"release_id": release.id}, queue="compute", now=now)
+        failed_batch.state, failed_batch.error = "FAILED", {"code": "input_not_found", "message": "there is no file"}
         schedule = create_schedule(
             session,
             ScheduleSpec(name="nightly", action="run", spec={"recipe": "tiny"}, cron="0 3 * * *"),
@@ -102,6 +107,7 @@ def populate(db: Database, blobs: BlobStore, ring: KeyRing) -> Population:
             job=training.id,
             batch=batch,
             failed_job=failed.id,
+            failed_batch=failed_batch.id,
             schedule=schedule.id,
             key=key.id,
             digest=digest,
@@ -180,7 +186,7 @@ def _rollouts(session, release_id: str, devices: list[Device], now: datetime) ->
 
 def _batch(session, release_id: str, now: datetime) -> str:
     spec = BatchSpec(release_id=release_id, input="/data/in.parquet", output="/data/out.parquet")
-    job = submit_batch(session, spec, now=now, actor="test")
+    job = submit_batch(session, spec, places=Places.of(Path("/data")), now=now, actor="test")
     job.state, job.done, job.total, job.started_at = "RUNNING", 62_000, 100_000, now - timedelta(seconds=9)
     child = jobs.submit(session, "batch_shard", {}, queue="compute", now=now, parent_id=job.id)
     session.flush()

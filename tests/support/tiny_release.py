@@ -8,7 +8,8 @@ from functools import cache
 import numpy as np
 from tiny_recipe import Tiny
 
-from fogline_server.batch.jobs import KINDS as BATCH_KINDS
+from fogline_server.batch import jobs as batch
+from fogline_server.batch.places import Places
 from fogline_server.blobs.store import BlobStore
 from fogline_server.db.base import new_id, utc_now
 from fogline_server.db.database import Database
@@ -80,9 +81,14 @@ def finished_run(
     return run_id
 
 
+def places_of(blobs: BlobStore) -> Places:
+    """A test's own folder, in which its blobs lie."""
+    return Places.of(blobs._root.parent)
+
+
 def engine_of(db: Database, blobs: BlobStore, *, lease_s: float = 10) -> Engine:
     """An engine of the registry's and batch's kinds; rings reach nobody, jobs are executed by the caller."""
-    kinds = {kind.name: kind for kind in (*REGISTRY_KINDS, *BATCH_KINDS)}
+    kinds = {kind.name: kind for kind in (*REGISTRY_KINDS, *batch.kinds(places_of(blobs)))}
     return Engine(db, blobs, Doorbell(NOBODY), kinds=kinds, lease_s=lease_s, ring=lambda *_: None, retry_base_s=0.01)
 
 

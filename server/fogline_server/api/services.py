@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Protocol, cast
 
 from fastapi import Depends, Request
 
+from fogline_server.batch.places import Places
 from fogline_server.blobs.store import BlobStore
 from fogline_server.db.database import Database
 from fogline_server.devices.authority import CertificateAuthority
 from fogline_server.jobs.doorbell import Doorbell
+from fogline_server.jobs.runner import JobKind
 from fogline_server.settings import Settings
 
 
@@ -26,6 +29,10 @@ class Services(Protocol):
     def doorbell(self) -> Doorbell: ...
     @property
     def authority(self) -> CertificateAuthority: ...
+    @property
+    def places(self) -> Places: ...
+    @property
+    def kinds(self) -> Mapping[str, JobKind]: ...
 
 
 def services_of(request: Request) -> Services:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from fogline_server.batch.places import Places
 from fogline_server.batch.service import QUEUE
 from fogline_server.jobs.runner import JobContext, JobKind, Outcome
 from fogline_server.jobs.tables import Job
@@ -12,16 +15,16 @@ from fogline_shared.errors import FoglineError
 from fogline_shared.states import JobState
 
 
-def _batch(ctx: JobContext) -> Outcome:
+def _batch(ctx: JobContext, places: Places) -> Outcome:
     from fogline_server.batch.runner import run_batch
 
-    return run_batch(ctx)
+    return run_batch(ctx, places)
 
 
-def _shard(ctx: JobContext) -> Outcome:
+def _shard(ctx: JobContext, places: Places) -> Outcome:
     from fogline_server.batch.shard import run_shard
 
-    return run_shard(ctx)
+    return run_shard(ctx, places)
 
 
 def _stop_shards(session: Session, job_id: str, _error: FoglineError) -> None:
@@ -30,7 +33,9 @@ def _stop_shards(session: Session, job_id: str, _error: FoglineError) -> None:
     session.execute(update(Job).where(Job.parent_id == job_id, still_open).values(cancel_requested=True))
 
 
-KINDS = (
-    JobKind(name="batch", queue=QUEUE, run=_batch, on_failure=_stop_shards),
-    JobKind(name="batch_shard", queue=QUEUE, run=_shard),
-)
+def kinds(places: Places) -> tuple[JobKind, ...]:
+    """The kinds, for workers that open files in ``places`` only."""
+    return (
+        JobKind(name="batch", queue=QUEUE, run=partial(_batch, places=places), on_failure=_stop_shards),
+        JobKind(name="batch_shard", queue=QUEUE, run=partial(_shard, places=places)),
+    )

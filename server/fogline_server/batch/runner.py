@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from fogline_server.batch.layout import Layout, examples_of, layout_of
 from fogline_server.batch.model import BatchSpec, plan_shards
 from fogline_server.batch.output import Output, Piece
+from fogline_server.batch.places import Places
 from fogline_server.batch.reader import RowReader, reader_of
 from fogline_server.batch.scoring import Scorer, scorer_of
 from fogline_server.batch.service import QUEUE, shards_of
@@ -36,14 +37,14 @@ MIN_SAMPLE = 256
 POLL_S = 0.1
 
 
-def run_batch(ctx: JobContext) -> Outcome:
+def run_batch(ctx: JobContext, places: Places) -> Outcome:
     """Plan or continue, then merge; the result holds ``rows``, ``shards``, ``rows_without_label``, ``seconds``."""
     started = time.monotonic()
     spec = BatchSpec.from_json(ctx.spec)
     scorer = scorer_of(ctx.blobs, ctx.spec["digest"])
-    reader = reader_of(spec.input)
+    reader = reader_of(places.opened(spec.input))
     layout = layout_of(reader.schema, scorer.manifest, id_column=spec.id_column)
-    output = Output(spec.output, mark=f"{ctx.job_id}.{ctx.lease.epoch}")
+    output = Output(places.opened(spec.output), mark=f"{ctx.job_id}.{ctx.lease.epoch}")
     output.check()
     _plan(ctx, spec, reader, layout, scorer)
     shards = _compute(ctx, reader.rows)

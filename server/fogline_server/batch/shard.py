@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from fogline_server.batch.layout import examples_of, layout_of
 from fogline_server.batch.model import BatchSpec
+from fogline_server.batch.places import Places
 from fogline_server.batch.reader import reader_of
 from fogline_server.batch.scoring import scorer_of
 from fogline_server.batch.tables import Shard
@@ -19,13 +20,13 @@ from fogline_server.jobs.runner import JobContext, Outcome
 from fogline_server.jobs.tables import Job
 
 
-def run_shard(ctx: JobContext) -> Outcome:
+def run_shard(ctx: JobContext, places: Places) -> Outcome:
     """Score the rows of one shard. Running it twice gives the same blob; committing it twice is impossible."""
     parent_id, number = str(ctx.spec["batch_job_id"]), int(ctx.spec["number"])
     with ctx.db.read() as session:
         parent = dict(session.get_one(Job, parent_id).spec)
         shard = session.get_one(Shard, (parent_id, number))
-    digest = _score_rows(ctx, parent, shard.first_row, shard.rows)
+    digest = _score_rows(ctx, places, parent, shard.first_row, shard.rows)
 
     def commit(session: Session) -> None:
         row = session.get_one(Shard, (parent_id, number))
@@ -34,10 +35,10 @@ def run_shard(ctx: JobContext) -> Outcome:
     return Outcome(result={"rows": shard.rows, "digest": digest}, commit=commit)
 
 
-def _score_rows(ctx: JobContext, parent: dict[str, Any], first_row: int, rows: int) -> str:
+def _score_rows(ctx: JobContext, places: Places, parent: dict[str, Any], first_row: int, rows: int) -> str:
     spec = BatchSpec.from_json(parent)
     scorer = scorer_of(ctx.blobs, parent["digest"])
-    reader = reader_of(spec.input, fingerprint=ctx.spec["fingerprint"])
+    reader = reader_of(places.opened(spec.input), fingerprint=ctx.spec["fingerprint"])
     layout = layout_of(reader.schema, scorer.manifest, id_column=spec.id_column)
     schema = output_schema(reader.schema, spec.id_column)
     buffer, done = io.BytesIO(), 0

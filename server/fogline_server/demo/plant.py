@@ -49,7 +49,8 @@ class Plant:
         ready, log = self.folder / "ready.json", self.folder / "up.log"
         ready.unlink(missing_ok=True)
         command = [sys.executable, "-m", "fogline_server.cli.processes", "up", "--auto-ports"]
-        up = self._start([*command, "--state-dir", str(self.folder / "cloud"), "--ready-file", str(ready)], log, _PACE)
+        env = {**_PACE, "FOGLINE_DATA_ALLOW": str(self.folder.absolute())}
+        up = self._start([*command, "--state-dir", str(self.folder / "cloud"), "--ready-file", str(ready)], log, env)
         deadline = time.monotonic() + _START_S
         while not ready.exists():
             if up.poll() is not None or time.monotonic() > deadline:

@@ -42,7 +42,9 @@ def run_up(settings: Settings, *, auto_ports: bool, ready_file: Path | None, say
     with only_one(state_dir):
         # Of one that was killed: its process id may be somebody else's by now.
         (state_dir / UP_FILE).unlink(missing_ok=True)
-        settings = settings.model_copy(update={"state_dir": state_dir, **_data_allow(settings), **_ports(settings, auto=auto_ports)})
+        settings = settings.model_copy(
+            update={"state_dir": state_dir, **_data_allow(settings), **_ports(settings, auto=auto_ports)}
+        )
         programs = list(_programs(settings))
         supervisor = Supervisor(programs, log_dir=log_dir, changed=lambda: _write_up(settings, supervisor.pids))
 

@@ -83,10 +83,14 @@ OnFailure = Callable[[Session, str, FoglineError], None]
 
 @dataclass(frozen=True, kw_only=True)
 class JobKind:
-    """A kind of job: its name, the Celery queue it goes to, its runner, what to do when it has finally failed."""
+    """A kind of job: its name, the Celery queue it goes to, its runner, what to do when it has finally failed.
+
+    ``instead_of_retry``: what a person should do, if such a failure has ended more than the job (its run, its release).
+    """
 
     name: str
     queue: str
     run: Runner
     on_failure: OnFailure | None = None
     max_attempts: int = 3
+    instead_of_retry: str = ""

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from fogline_server.db import events
 from fogline_server.db.base import new_id
 from fogline_server.db.events import SYSTEM
+from fogline_server.jobs.runner import JobKind
 from fogline_server.jobs.tables import Job, Outbox
 from fogline_shared.errors import Conflict, NotFound
 from fogline_shared.states import JOB, JobState
@@ -91,11 +92,18 @@ def cancel(session: Session, job_id: str, *, now: datetime, actor: str = SYSTEM)
     return job
 
 
-def retry(session: Session, job_id: str, *, now: datetime, actor: str = SYSTEM) -> Job:
-    """Queue a failed job again, with all its attempts. Raises like :func:`cancel` for a job that has not failed."""
+def retry(session: Session, job_id: str, *, kinds: Mapping[str, JobKind], now: datetime, actor: str = SYSTEM) -> Job:
+    """Queue a failed job again, with all its attempts.
+
+    Raises like :func:`cancel` for a job that has not failed, and Conflict ``retry_cannot_help`` for a kind whose
+    failure has ended what the job was for.
+    """
     job = get_job(session, job_id, lock=True)
     if job.state != JobState.FAILED:  # the table also lets a RUNNING job be queued: that is the reconciler's to do
         raise Conflict("illegal_transition", f"only a FAILED job is tried again, this one is {job.state}")
+    kind = kinds.get(job.kind)
+    if kind is not None and kind.instead_of_retry:
+        raise Conflict("retry_cannot_help", f"a failed {job.kind} job stays failed: {kind.instead_of_retry}")
     job.state = JOB.check(JobState(job.state), JobState.QUEUED)
     job.attempts = 0
     job.error = None

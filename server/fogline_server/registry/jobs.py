@@ -36,6 +36,12 @@ def _release_failed(session: Session, job_id: str, error: FoglineError) -> None:
 
 
 KINDS = tuple(
-    JobKind(name=name, queue=QUEUE, run=run, on_failure=_release_failed)
+    JobKind(
+        name=name,
+        queue=QUEUE,
+        run=run,
+        on_failure=_release_failed,
+        instead_of_retry="its release has FAILED; create it again under another name",
+    )
     for name, run in (("quantize", _quantize), ("evaluate", _evaluate), ("import_model", _import_model))
 )

@@ -37,6 +37,13 @@ def _end(session: Session, job_id: str, error: FoglineError) -> None:
 
 
 KINDS = tuple(
-    JobKind(name=name, queue=QUEUE, run=_train, on_failure=_end, max_attempts=MAX_ATTEMPTS)
+    JobKind(
+        name=name,
+        queue=QUEUE,
+        run=_train,
+        on_failure=_end,
+        max_attempts=MAX_ATTEMPTS,
+        instead_of_retry="its run has FAILED; start another run (init_from: the parameters this one reached)",
+    )
     for name in ("train", "distil")
 )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
-from fogline_server.actions import ACTIONS
+from fogline_server.actions import actions
+from fogline_server.batch.places import Places
 from fogline_server.db.database import Database
 from fogline_server.schedules.service import ACTIONS as NAMES
 from fogline_server.training.service import get_run
 from fogline_shared.errors import FoglineError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ACTIONS = actions(Places.of(Path("/data")))
 
 
 def test_every_action_a_schedule_may_name_exists() -> None:
@@ -35,6 +38,7 @@ def test_a_scheduled_run_is_a_run(database: Database) -> None:
         ("job", {"kind": "train"}, "invalid_schedule"),
         ("job", {"release_id": "champion", "input": "a.parquet"}, "invalid_schedule"),
         ("job", {"release_id": "champion", "input": "a.parquet", "output": "b.parquet"}, "release_not_found"),
+        ("job", {"release_id": "champion", "input": "/etc/a.parquet", "output": "b"}, "path_not_allowed"),
     ],
 )
 def test_a_spec_that_cannot_be_right_starts_nothing(

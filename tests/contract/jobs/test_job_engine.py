@@ -296,7 +296,7 @@ def test_a_failure_that_ended_more_than_the_job_is_not_retried(bench: MakeBench)
     job_id = b.submit()
     b.engine.execute(job_id)
     kinds = {name: replace(kind, instead_of_retry="start another run") for name, kind in b.engine.kinds.items()}
-    with b.db.transaction() as session, pytest.raises(Conflict, match="retry_cannot_help: .*start another run"):
+    with b.db.transaction() as session, pytest.raises(Conflict, match=r"retry_cannot_help: .*start another run"):
         service.retry(session, job_id, kinds=kinds, now=b.clock.now)
     with b.db.read() as session:
         assert service.get_job(session, job_id).state == JobState.FAILED

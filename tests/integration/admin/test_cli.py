@@ -78,6 +78,9 @@ def test_every_thing_can_be_shown(fogline, sqlite_plant):
         assert said.code == 0, said.err
         assert expected in said.out
         assert fogline(group, "show", one, "--json").json["id"]
+    head, *rounds = fogline("run", "show", ids.finished_run).out.split("round ")[1].splitlines()
+    assert head.split()[:6] == ["state", "devices", "accepted", "refused", "error", "late"]
+    assert rounds[3].split()[:5] == ["3", "COMMITTED", "10", "9", "1"]
     assert "not_finite" in fogline("run", "updates", ids.finished_run).out
     assert "PROBATION" in fogline("rollout", "assignments", ids.rollout).out
     assert "is offline" in fogline("device", "why-not", ids.offline_device, "tiny").out
@@ -93,7 +96,9 @@ def test_what_is_made_is_named_on_standard_output_alone(fogline, sqlite_plant, t
     secret = tmp_path / "token"
     assert fogline("token", "create", "--output", secret).out == ""
     assert secret.stat().st_mode & 0o777 == 0o600
-    batch = fogline("job", "submit", "batch", "--release", "champion", "--input", "/in", "--output", "/out")
+    batch = fogline(
+        "job", "submit", "batch", "--release", "champion", "--input", "in.parquet", "--output", "out.parquet"
+    )
     assert batch.out.startswith("job_")
     rollout = fogline("rollout", "create", "champion", "--stages", "20,100", "--at", "2040-01-01T00:00:00")
     assert fogline("rollout", "show", rollout.out.strip(), "--json").json["start_at"] == "2040-01-01T00:00:00Z"
@@ -115,7 +120,7 @@ def test_actions_change_and_say_so(fogline, sqlite_plant, tmp_path):
         ("device", "tag", ids.offline_device, "floor:2"),
         ("token", "delete", ids.token),
         ("run", "cancel", ids.run),
-        ("job", "retry", ids.failed_job),
+        ("job", "retry", ids.failed_batch),
         ("job", "cancel", ids.batch),
         ("schedule", "disable", ids.schedule),
         ("schedule", "enable", ids.schedule),
@@ -147,6 +152,11 @@ def test_a_dry_run_says_what_would_happen(fogline):
         (["--url", "nonsense", "job", "list"], Exit.UNAVAILABLE, "coordinator_unreachable"),
         (["rollout", "create", "champion", "--stages", "a,b"], Exit.INVALID, "invalid_option"),
         (["schedule", "create", "x", "run", "--spec", "{"], Exit.INVALID, "invalid_json"),
+        (
+            ["job", "submit", "batch", "--release", "champion", "--input", "/etc/passwd", "--output", "x"],
+            Exit.INVALID,
+            "path_not_allowed",
+        ),
         (["job", "nothing"], Exit.INVALID, "No such command"),
         (["release", "download", "champion", "student_int8", "/proc/x.onnx"], Exit.OTHER, "cannot_write"),
     ],
@@ -204,6 +214,11 @@ def test_the_coordinator_of_this_folder_is_found(fogline, sqlite_plant, monkeypa
     Path(".fogline").mkdir()
     Path(".fogline/up.json").write_text(json.dumps({"url": sqlite_plant.url, "api_key_file": str(key)}))
     assert "watch-01" in fogline("device", "list").out
+    # It sees the files of this folder; its data folder is another one, so the whole path is in what it answers.
+    said = fogline(
+        "job", "submit", "batch", "--release", "champion", "--input", "in.parquet", "--output", "out.parquet"
+    )
+    assert (said.code, f"{tmp_path / 'in.parquet'}" in said.err) == (Exit.INVALID, True)
 
 
 def test_events_are_followed_as_they_happen(sqlite_plant):

@@ -12,6 +12,7 @@ from tiny_recipe import Tiny, signals
 from tiny_release import engine_of, finished_run, ready_release, run_all
 
 from fogline_server.batch.model import BatchSpec
+from fogline_server.batch.places import Places
 from fogline_server.batch.service import shards_of, submit_batch
 from fogline_server.blobs.store import BlobStore
 from fogline_server.compression.engine import open_session, run
@@ -51,9 +52,10 @@ def write(path: Path, columns: dict[str, pa.Array], **options: object) -> str:
     return str(path)
 
 
-def submit(db: Database, **spec: object) -> str:
+def submit(db: Database, home: Path | None = None, **spec: object) -> str:
+    places = Places.of(home or Path(str(spec["output"])).absolute().parent)
     with db.transaction() as session:
-        return submit_batch(session, BatchSpec(**spec), now=utc_now(), actor="test").id
+        return submit_batch(session, BatchSpec(**spec), places=places, now=utc_now(), actor="test").id
 
 
 def job_of(db: Database, job_id: str) -> Job:
@@ -220,9 +222,10 @@ def test_bad_input_fails_the_job_with_its_code_and_no_output(
     [
         ({"input": "missing.parquet"}, "input_not_found"),
         ({"input": "text.parquet"}, "unreadable_input"),
-        ({"input": "nosuchscheme://host/x.parquet"}, "unreadable_input"),
         ({"output": "no/such/folder/out.parquet"}, "output_not_writable"),
-        ({"output": "."}, "output_not_writable"),
+        ({"output": "folder"}, "output_not_writable"),
+        ({"input": "out-of-here.parquet"}, "path_not_allowed"),
+        ({"output": "out-of-here.parquet"}, "path_not_allowed"),
         ({"id_column": "nobody"}, "missing_column"),
     ],
 )
@@ -233,15 +236,14 @@ def test_files_that_cannot_be_used_fail_the_job(
     x: np.ndarray,
     change: dict[str, str],
     code: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     release = ready_release(sqlite_database, blobs)
     write(tmp_path / "in.parquet", {"input": packed(x)})
     (tmp_path / "text.parquet").write_text("this is not Parquet")
-    job_id = submit(
-        sqlite_database, **{"release_id": release.id, "input": "in.parquet", "output": "out.parquet", **change}
-    )
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "out-of-here.parquet").symlink_to("/etc/passwd")
+    spec = {"release_id": release.id, "input": "in.parquet", "output": "out.parquet", **change}
+    job_id = submit(sqlite_database, home=tmp_path, **spec)
     engine_of(sqlite_database, blobs).execute(job_id)
     job = job_of(sqlite_database, job_id)
     assert (job.state, job.error["code"]) == ("FAILED", code)
@@ -283,7 +285,7 @@ def test_a_failed_job_tried_again_computes_only_what_is_missing(
         shard = shards_of(session, job_id)[2]
         shard.output_digest = None
         session.get_one(Job, shard.shard_job_id).state = "FAILED"
-        jobs.retry(session, job_id, now=utc_now())
+        jobs.retry(session, job_id, kinds=engine.kinds, now=utc_now())
     engine.execute(job_id)
     assert job_of(sqlite_database, job_id).state == "SUCCEEDED"
     with sqlite_database.read() as session:
@@ -324,3 +326,15 @@ def test_what_cannot_be_scored_is_refused_at_once(database: Database, blobs: Blo
     assert code(output="a") == "invalid_batch_spec"
     assert code(input="") == "invalid_batch_spec"
     assert code(batch_size=0) == "invalid_batch_spec"
+
+
+def test_a_worker_opens_no_file_outside_its_data_folder_whoever_wrote_the_job(
+    sqlite_database: Database, blobs: BlobStore, tmp_path: Path, x: np.ndarray, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    release = ready_release(sqlite_database, blobs)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    source = write(elsewhere / "in.parquet", {"input": packed(x)})
+    job_id = submit(sqlite_database, release_id=release.id, input=source, output=str(elsewhere / "out.parquet"))
+    engine_of(sqlite_database, blobs).execute(job_id)
+    assert job_of(sqlite_database, job_id).error["code"] == "path_not_allowed"
+    assert [path.name for path in elsewhere.iterdir()] == ["in.parquet"]

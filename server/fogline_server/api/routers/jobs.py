@@ -49,7 +49,11 @@ class JobView(Resource):
 
 
 class NewBatch(schemas.Request):
-    """Score a Parquet file. ``input`` and ``output`` are paths or fsspec URLs as the workers see them."""
+    """Score a Parquet file.
+
+    ``input`` and ``output`` are paths as the workers see them, below the data folder (to which relative ones belong) or
+    a folder that the settings allow; or URLs that begin with a prefix that the settings allow.
+    """
 
     kind: Literal["batch"]
     release: Id
@@ -113,7 +117,7 @@ def submit_job(services: Parts, who: Caller, body: NewBatch) -> JobView:
         shard_rows=body.shard_rows,
     )
     with services.db.transaction() as session:
-        job = batch.submit_batch(session, spec, now=utc_now(), actor=who.actor)
+        job = batch.submit_batch(session, spec, places=services.places, now=utc_now(), actor=who.actor)
         session.flush()
         return show(job)
 
@@ -144,8 +148,11 @@ def cancel_job(services: Parts, who: Caller, job_id: PathId) -> JobView:
 
 @router.post("/{job_id:id}:retry", responses=responses(404, 409), dependencies=[IDEMPOTENT])
 def retry_job(services: Parts, who: Caller, job_id: PathId) -> JobView:
-    """Queue a failed job again, with all its attempts."""
+    """Queue a failed job again, with all its attempts.
+
+    A job whose failure has ended its run or its release is refused: ``retry_cannot_help`` says what to do instead.
+    """
     with services.db.transaction() as session:
-        job = service.retry(session, job_id, now=utc_now(), actor=who.actor)
+        job = service.retry(session, job_id, kinds=services.kinds, now=utc_now(), actor=who.actor)
         session.flush()
         return show(job)
