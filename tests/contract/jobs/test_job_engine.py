@@ -152,6 +152,8 @@ def test_a_crash_is_tried_again_after_a_growing_pause_until_attempts_end(bench: 
         assert b.engine.dispatch() == 1
     assert b.engine.execute(job_id) == JobState.FAILED
     assert b.job(job_id).error == {"code": "job_crashed", "message": "RuntimeError: boom"}
+    assert effects(b, "job.attempt_failed") == 2
+    assert effects(b, "job.failed") == 1
 
 
 def test_an_unavailable_part_is_tried_again_and_an_invalid_input_is_not(bench: MakeBench) -> None:
