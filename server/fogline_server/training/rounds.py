@@ -23,6 +23,7 @@ from fogline_server.training.admission import (
     judge_updates,
     quorum_of,
 )
+from fogline_server.training.geometric import Geometric
 from fogline_server.training.statistics import Statistics, gather, too_few_accepted
 from fogline_shared import flower
 from fogline_shared.errors import Conflict
@@ -98,6 +99,8 @@ def train(
     optimiser would step BatchNorm's variances below zero.
     """
     config = _config(size, statistics, plan=plan, teacher=teacher)
+    if isinstance(strategy, Geometric):
+        strategy.running = running
     messages = list(strategy.configure_train(number, arrays, config, grid))
     if teacher is not None:
         for message in messages:

@@ -1,0 +1,135 @@
+"""Rules that see a round's updates as geometry: lengths and angles decide how much each counts.
+
+Let the rows of U be the n updates (what a device sent back minus what it was sent). Clipping, trust and medians in space all
+give ``reference + c @ U`` with coefficients c that depend on U only through its Gram matrix ``U @ U.T``. So such a rule is a
+pure function from an (n, n) matrix to n coefficients, and the arrays are read twice, block by block: memory does not grow with
+the number of devices.
+
+Running statistics (BatchNorm's) follow each device's data rather than its learning rate, so they have a Gram matrix, and
+coefficients, of their own. Importing this module loads flwr: a rule's file does so inside ``build``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flwr.serverapp.strategy import FedAvg
+from numpy.typing import NDArray
+
+from fogline_server.training.admission import SAMPLES
+from fogline_server.training.gram import Matrix, Vector
+from fogline_server.training.strategies.base import EVERY_NODE
+from fogline_shared import flower
+
+# From the Gram matrix (n, n) and the devices' shares of the examples (n,), which sum to 1, to coefficients (n,).
+# For an anchored rule both have a last entry for the anchor, whose share is 0.
+Weigh = Callable[[Matrix, Vector], Vector]
+
+# Values of each update that are in memory at a time, as float64.
+BLOCK = 1 << 15
+
+
+class Geometric(FedAvg):
+    """A Flower strategy that combines updates by ``weigh``.
+
+    ``anchored``: the Gram matrix has a last row for :attr:`anchor`, an update that is not a device's (zero when None).
+    ``remembers``: the anchor is the previous round's combined update; a checkpoint keeps it. ``running``: names of running
+    statistics, which the round's caller sets.
+    """
+
+    def __init__(self, weigh: Weigh, *, anchored: bool = False, remembers: bool = False) -> None:
+        super().__init__(**EVERY_NODE)
+        self.anchor: Mapping[str, NDArray[Any]] | None = None
+        self.running: Collection[str] = ()
+        self._weigh = weigh
+        self._anchored, self._remembers = anchored, remembers
+        self._reference: Mapping[str, NDArray[Any]] = {}
+
+    def configure_train(self, server_round: int, arrays: Any, config: Any, grid: Any) -> Any:
+        """As FedAvg; the parameters that are sent are what updates are measured from."""
+        self._reference = flower.arrays_of(arrays)
+        return super().configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(self, server_round: int, replies: Iterable[Any]) -> tuple[Any, Any]:
+        """The combined parameters; raises what Flower raises for replies that do not fit together."""
+        del server_round
+        valid, _ = self._check_and_log_replies(replies, is_train=True)
+        if not valid:
+            return None, None
+        contents = [message.content for message in valid]
+        updates = Updates(
+            [content[self.arrayrecord_key] for content in contents],
+            self._reference,
+            anchor=(self.anchor or {}) if self._anchored else None,
+        )
+        samples = np.array([content.metric_records["metrics"][SAMPLES] for content in contents], np.float64)
+        shares = np.append(samples / samples.sum(), [0.0] * self._anchored)
+        combined: dict[str, NDArray[Any]] = {}
+        for names in _groups(self._reference, self.running):
+            coefficients = self._weigh(updates.gram(names), shares)
+            combined |= {name: updates.combine(name, coefficients) for name in names}
+        if self._remembers:
+            self.anchor = combined
+        new = {name: reference + combined[name] for name, reference in self._reference.items()}
+        return flower.to_record(new), self.train_metrics_aggr_fn(contents, self.weighted_by_key)
+
+
+class Updates:
+    """A round's updates, as differences from ``reference``, read when asked for.
+
+    ``anchor``: one more update by name, arrays it lacks being zero; None: there is no such row.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Mapping[str, Any]],
+        reference: Mapping[str, NDArray[Any]],
+        *,
+        anchor: Mapping[str, NDArray[Any]] | None,
+    ) -> None:
+        self._records, self._reference, self._anchor = records, reference, anchor
+
+    def gram(self, names: Iterable[str]) -> Matrix:
+        """Scalar products of the rows over the arrays of those names, (rows, rows)."""
+        rows = len(self._records) + (self._anchor is not None)
+        gram = np.zeros((rows, rows))
+        for name in names:
+            for _, block in self._blocks(name):
+                gram += block @ block.T
+        return gram
+
+    def combine(self, name: str, coefficients: Vector) -> NDArray[Any]:
+        """``coefficients @ rows`` of one array, in its own shape and type."""
+        reference = self._reference[name]
+        combined = np.empty(reference.size, reference.dtype)
+        for start, block in self._blocks(name):
+            combined[start : start + block.shape[1]] = coefficients @ block
+        return combined.reshape(reference.shape)
+
+    def _blocks(self, name: str) -> Iterator[tuple[int, Matrix]]:
+        """Offsets in the flattened array, and the rows' values from there on, (rows, at most BLOCK) float64."""
+        reference = self._reference[name].reshape(-1)
+        flat = [_read(record[name]).reshape(-1) for record in self._records]
+        anchor = None if self._anchor is None else self._anchor.get(name)
+        for start in range(0, reference.size, BLOCK):
+            part = slice(start, start + BLOCK)
+            block = np.array([values[part] for values in flat], np.float64)
+            block -= reference[part]
+            if self._anchor is not None:
+                last = np.zeros(block.shape[1]) if anchor is None else anchor.reshape(-1)[part]
+                block = np.vstack([block, last])
+            yield start, block
+
+
+def _read(array: Any) -> NDArray[Any]:
+    values: NDArray[Any] = array.held if isinstance(array, flower.HeldArray) else array.numpy()
+    return values
+
+
+def _groups(names: Iterable[str], running: Collection[str]) -> list[list[str]]:
+    """What is learned and running statistics, as far as there are any."""
+    names = list(names)
+    groups = [name for name in names if name not in running], [name for name in names if name in running]
+    return [group for group in groups if group]

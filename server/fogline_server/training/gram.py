@@ -1,0 +1,27 @@
+"""Lengths and distances of updates from their Gram matrix (the scalar products of all pairs)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+Vector = NDArray[np.float64]
+
+
+def lengths(gram: Matrix) -> Vector:
+    """Lengths of the rows, (n,)."""
+    own: Vector = np.sqrt(np.diag(gram).clip(min=0.0))
+    return own
+
+
+def distances(gram: Matrix, point: Vector) -> Vector:
+    """Distances of the rows from ``point @ rows``, (n,)."""
+    squares = np.diag(gram) - 2.0 * (gram @ point) + point @ gram @ point
+    far: Vector = np.sqrt(squares.clip(min=0.0))
+    return far
+
+
+def shrink(size: Vector, limit: float) -> Vector:
+    """The factors, at most 1, that bring ``size`` down to ``limit``."""
+    return np.minimum(1.0, limit / np.maximum(size, np.finfo(np.float64).tiny))
