@@ -145,8 +145,13 @@ def everything_stops(deployment: Deployment, agents: list[Service]) -> None:
         assert (answer.returncode, "offline" in answer.stderr) == (3, True), answer.stderr
         url = f"http://127.0.0.1:{deployment.port(agent.name, 8480)}/v2/health/ready"
         assert httpx.get(url).status_code == 200
+        status = Path(agent.env["FOGLINE_AGENT_STATE_DIR"]) / "status.json"
+        last = json.loads(status.read_text())
         assert agent.stop() == (0, []), agent.told()
         assert "not_running" in agent.check().stderr
+        # Of an agent that was killed the file stays, and in a container the next process has the same id.
+        status.write_text(json.dumps({**last, "pid": os.getpid(), "online": True}))
+        assert "not_serving" in agent.check().stderr
     assert worker.stop() == (0, []), worker.told()
     assert not worker.healthy()
     for service in deployment.ours:
