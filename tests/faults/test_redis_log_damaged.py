@@ -39,7 +39,7 @@ def test_a_damaged_append_only_file_is_set_aside_at_a_restart_and_at_a_start(up:
     before = up.facts()["pids"]["redis"]
     damage(up)
     os.kill(before, signal.SIGKILL)
-    eventually(lambda: up.facts()["pids"].get("redis", before) != before and redis_answers(up), 30)
+    eventually(lambda: up.facts()["pids"].get("redis", before) != before and redis_answers(up), 60)
     up.kill()
     damage(up)
     up.start()

@@ -41,7 +41,7 @@ class InferenceWatch:
         for watcher in self._watchers.values():
             watcher.start()
         for watcher in self._watchers.values():
-            eventually(lambda watcher=watcher: watcher.endpoint and watcher.followed, 20)
+            eventually(lambda watcher=watcher: watcher.endpoint and watcher.followed, 60)
         return self
 
     def __exit__(
@@ -68,7 +68,7 @@ class InferenceWatch:
         watcher.may_be_down = True
         yield
         before = len(watcher.endpoint)
-        eventually(lambda: len(watcher.endpoint) > before, 30)
+        eventually(lambda: len(watcher.endpoint) > before, 60)
         watcher.may_be_down = False
 
     def served(self, agent: AgentProcess) -> list[str]:

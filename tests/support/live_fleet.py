@@ -103,7 +103,7 @@ class LiveFleet:
             agent.start()
         self.finish_roll_out(self.begin_roll_out(self.publish("first")))
         for agent in self.agents:
-            eventually(lambda agent=agent: agent.status().get("url") and agent.status().get("active_digest"), 20)
+            eventually(lambda agent=agent: agent.status().get("url") and agent.status().get("active_digest"), 60)
 
     def start_up(self) -> None:
         """``fogline up``, on the same ports each time."""
@@ -134,7 +134,7 @@ class LiveFleet:
         shift = len(self.labels) % len(Tiny.classes)
         content = padded(artifact(recipe="tiny", shape=SHAPE, classes=Tiny.classes, shift=shift), padding)
         made = self.rest().upload("/v1/releases:import", content, name=name)
-        release = self.rest().wait(f"/v1/releases/{made['id']}", timeout_s=60)
+        release = self.rest().wait(f"/v1/releases/{made['id']}", timeout_s=120)
         assert release["state"] == "READY", release
         self.labels[release["variants"][0]["digest"]] = (1 + shift) % len(Tiny.classes)
         return release["id"]
@@ -145,7 +145,7 @@ class LiveFleet:
         return self.rest().post("/v1/rollouts", {"release": release, "plan": plan, "start": True})["id"]
 
     def finish_roll_out(self, rollout: str) -> None:
-        ended = self.rest().wait(f"/v1/rollouts/{rollout}", timeout_s=60)
+        ended = self.rest().wait(f"/v1/rollouts/{rollout}", timeout_s=120)
         assert ended["state"] == "SUCCEEDED", ended
 
     def begin_run(self) -> str:
@@ -161,7 +161,7 @@ class LiveFleet:
         assert self.run_of(run_id).rounds_done <= ROUNDS - 2, "the run was too fast to be hit in its middle"
 
     def finish_run(self, run_id: str) -> None:
-        eventually(lambda: self.run_of(run_id).finished_at is not None, 90)
+        eventually(lambda: self.run_of(run_id).finished_at is not None, 180)
 
     def pids(self) -> dict[str, int]:
         """The processes of ``fogline up`` by name."""
