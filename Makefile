@@ -18,13 +18,15 @@ demo: $(VENV)/.ready-demo ## run the whole loop on real data: ten devices, five 
 test: $(VENV)/.ready-dev ## run all tests, on a real Redis, a real PostgreSQL and real processes
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
 
-check: $(VENV)/.ready-dev ## lint, types, import contracts, generated code, compose file
+check: $(VENV)/.ready-dev ## lint, types, import contracts, generated code and pages, compose file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/proto.py --check
 	$(BIN)/python scripts/compose.py
+	$(BIN)/python scripts/error_codes.py
+	$(BIN)/python scripts/cli_reference.py --check
 
 format: $(VENV)/.ready-dev ## format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
