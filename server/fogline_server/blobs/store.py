@@ -106,6 +106,12 @@ class BlobStore:
             while data := file.read(chunk):
                 yield data
 
+    def cool(self, digest: str) -> None:
+        """Tell the system, where it can be told, that nobody will read the blob soon: its memory may serve others."""
+        if hasattr(os, "posix_fadvise"):
+            with self.path(digest).open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
     def sweep(self, *, older_than_s: float) -> int:
         """Remove what killed writers left half written; return how many files. No writer takes ``older_than_s``."""
         oldest = time.time() - older_than_s

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from fogline_server.blobs.store import Blob
 from fogline_server.db.base import utc_now
 from fogline_server.devices.service import require_admitted
 from fogline_server.gateway.parts import Parts
@@ -38,13 +39,21 @@ class Transfer:
 
     async def fetch(self, device_id: str, request: pb.FetchRequest, context: Any) -> None:
         """Send a blob the device may read, from an offset. Raises NotFound ``blob_not_found``, InvalidInput ``bad_offset``."""
-        await self._parts.read(partial(_may_read, device_id, request.digest))
-        size = await asyncio.to_thread(self._parts.blobs.size, request.digest)
-        if request.offset > size:
-            raise InvalidInput("bad_offset", f"offset {request.offset} of a blob of {size} bytes", size=size)
-        chunks = self._parts.blobs.chunks(request.digest, request.offset, chunk=CHUNK)
-        while data := await asyncio.to_thread(next, chunks, b""):
+        chunks = await self._parts.read(partial(self._open, device_id, request.digest, request.offset))
+        for data in chunks.first:
             await context.write(pb.Chunk(data=data))
+        while data := await asyncio.to_thread(next, chunks.rest, b""):
+            await context.write(pb.Chunk(data=data))
+
+    def _open(self, device_id: str, digest: str, offset: int, session: Session) -> _Chunks:
+        """Check who asks, and read a first piece: a small blob is then read wholly, in one visit to a thread."""
+        _may_read(device_id, digest, session)
+        size = self._parts.blobs.size(digest)
+        if offset > size:
+            raise InvalidInput("bad_offset", f"offset {offset} of a blob of {size} bytes", size=size)
+        rest = self._parts.blobs.chunks(digest, offset, chunk=CHUNK)
+        first = list(islice(rest, 1))
+        return _Chunks(first=first, rest=rest if size - offset > CHUNK else iter(()))
 
     async def upload(self, device_id: str, messages: AsyncIterator[pb.UploadMessage]) -> pb.UploadReceipt:
         """Store a reply's blob, then the reply; a second time changes nothing and says so.
@@ -67,12 +76,27 @@ class Transfer:
                 f"{reply.size} bytes where {task.max_reply_bytes} are allowed",
                 limit=task.max_reply_bytes,
             )
+        receive = partial(self._receive, device_id, task.run_id, reply)
         if reply.digest:
-            blob = await self._store(messages, digest=reply.digest, limit=task.max_reply_bytes)
-            if blob.size != reply.size:
-                raise InvalidInput("size_mismatch", f"{blob.size} bytes came where {reply.size} were announced")
-        duplicate = await self._parts.write(partial(_receive, device_id, reply), RUN + task.run_id)
+            duplicate = await self._store(messages, partial(self._keep, reply, task.max_reply_bytes, receive))
+        else:
+            duplicate = await asyncio.to_thread(receive)
         return pb.UploadReceipt(duplicate=duplicate, status="ACCEPTED")
+
+    def _keep(self, reply: TaskReply, limit: int, receive: Callable[[], bool], feed: Iterator[bytes]) -> bool:
+        """Write the blob, then the reply, in one visit to a thread."""
+        blob = self._parts.blobs.put(feed, expect=reply.digest, limit=limit)
+        if blob.size != reply.size:
+            raise InvalidInput("size_mismatch", f"{blob.size} bytes came where {reply.size} were announced")
+        return receive()
+
+    def _receive(self, device_id: str, run_id: str, reply: TaskReply) -> bool:
+        """Commit the reply, then ring, even if its device has hung up meanwhile; True when it was here before."""
+        with self._parts.db.transaction() as session:
+            require_admitted(session, device_id)
+            duplicate = offers.receive(session, device_id, reply, now=utc_now())
+        self._parts.doorbell.ring(RUN + run_id)
+        return duplicate
 
     async def _drain(self, messages: AsyncIterator[pb.UploadMessage]) -> None:
         """Read on for a while: a Python client that is still sending when its call ends sees INTERNAL, not our code."""
@@ -93,10 +117,11 @@ class Transfer:
             raise InvalidInput("malformed_frame", "an upload begins with its header")
         return reply_from_pb(first.header)
 
-    async def _store(self, messages: AsyncIterator[pb.UploadMessage], *, digest: str, limit: int) -> Blob:
+    async def _store(self, messages: AsyncIterator[pb.UploadMessage], keep: Callable[[Iterator[bytes]], bool]) -> bool:
+        """What ``keep`` returns, which is given the data in a thread."""
         loop = asyncio.get_running_loop()
         feed = _Feed(loop)
-        stored = loop.run_in_executor(self._writers, partial(self._parts.blobs.put, feed, expect=digest, limit=limit))
+        stored = loop.run_in_executor(self._writers, keep, feed)
         stored.add_done_callback(feed.consumer_is_gone)
         try:
             while (data := await self._data(messages)) is not None and not stored.done():
@@ -115,6 +140,14 @@ class Transfer:
         if message.WhichOneof("body") != "data":
             raise InvalidInput("malformed_frame", "after its header an upload is data")
         return message.data
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chunks:
+    """A blob's pieces: ``first`` in memory, ``rest`` still to be read."""
+
+    first: Sequence[bytes]
+    rest: Iterator[bytes]
 
 
 class _Feed(Iterator[bytes]):
@@ -137,7 +170,7 @@ class _Feed(Iterator[bytes]):
         """Let the thread give up, so that it removes what it has written."""
         self._items.put(Unavailable("upload_broken", "the upload ended early"))
 
-    def consumer_is_gone(self, stored: asyncio.Future[Blob]) -> None:
+    def consumer_is_gone(self, stored: asyncio.Future[bool]) -> None:
         """Wake a sender that waits for room: there will be none."""
         self._room.release()
         if not stored.cancelled():
@@ -164,8 +197,3 @@ def _may_read(device_id: str, digest: str, session: Session) -> None:
 def _task(device_id: str, task_id: str, session: Session) -> offers.UploadTask:
     require_admitted(session, device_id)
     return offers.task_for_upload(session, device_id, task_id)
-
-
-def _receive(device_id: str, reply: TaskReply, session: Session) -> bool:
-    require_admitted(session, device_id)
-    return offers.receive(session, device_id, reply, now=utc_now())

@@ -58,7 +58,7 @@ def open_round(session: Session, run_id: str, number: int) -> Round | None:
 
 def start_round(
     session: Session, lease: Lease, run: Run, number: int, cohort: Sequence[Device], *, now: datetime
-) -> Round:
+) -> None:
     """Open a round with a cohort that no restart changes."""
     lease.check(session)
     row = Round(
@@ -72,7 +72,6 @@ def start_round(
     )
     session.add(row)
     events.record(session, "run.round_opened", "run", run.id, round=number, devices=len(cohort))
-    return row
 
 
 def nodes_of(session: Session, cohort: Sequence[str]) -> dict[int, str]:

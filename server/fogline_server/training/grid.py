@@ -72,15 +72,29 @@ class GatewayGrid(CohortGrid):
         self._phase = phase
         self._parts = parts
         self._written: dict[int, BlobRef] = {}
+        self._read: set[str] = set()
+        self._sent_at: datetime | None = None
+        # Asked at each look: built once.
+        self._state = (
+            select(
+                func.count().filter(Task.closed.is_(False)).label("pending"),
+                func.count(Update.task_id).label("answered"),
+            )
+            .select_from(Task)
+            .outerjoin(Update, Update.task_id == Task.id)
+            .where(*self._mine())
+        )
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Send, unless this phase was sent before; return the task ids."""
         messages = list(messages)
         ids = [self._phase.task_id(message.metadata.dst_node_id) for message in messages]
         with self._parts.db.read() as session:
-            if self._sent_at(session) is not None:
-                return ids
+            sent_at = session.scalars(select(Task.created_at).where(*self._mine()).limit(1)).one_or_none()
         now = self._parts.clock()
+        self._sent_at = sent_at or now
+        if sent_at is not None:
+            return ids
         tasks = [self._task(message, now) for message in messages]
         with self._parts.db.transaction() as session:
             self._parts.lease.check(session)
@@ -104,9 +118,8 @@ class GatewayGrid(CohortGrid):
         ids = self.push_messages(messages)
         if not ids:
             return []
-        with self._parts.db.read() as session:
-            sent_at = self._sent_at(session) or self._parts.clock()
-        while not self._complete(sent_at, len(ids)):
+        assert self._sent_at is not None, "they were pushed"
+        while not self._complete(self._sent_at, len(ids)):
             self._parts.waiter.wait(_LOOK_EVERY_S)
         with self._parts.db.transaction() as session:
             self._parts.lease.check(session)
@@ -114,10 +127,14 @@ class GatewayGrid(CohortGrid):
             session.execute(update(Task).where(*self._mine(), Task.closed.is_(False)).values(closed=True))
             return self._replies(session)
 
+    def release(self) -> None:
+        """The replies will not be read again: their pages need not crowd others out of the machine's memory."""
+        for digest in self._read:
+            self._parts.blobs.cool(digest)
+
     def _complete(self, sent_at: datetime, sent: int) -> bool:
         with self._parts.db.read() as session:
-            pending = session.scalar(select(func.count()).where(*self._mine(), Task.closed.is_(False)))
-            answered = session.scalar(select(func.count()).select_from(Update).join(Task).where(*self._mine())) or 0
+            pending, answered = session.execute(self._state).one().tuple()
         self._parts.on_wait(answered, sent)
         if not pending:
             return True
@@ -172,9 +189,6 @@ class GatewayGrid(CohortGrid):
             Task.kind == self._phase.kind,
         )
 
-    def _sent_at(self, session: Session) -> datetime | None:
-        return session.scalars(select(Task.created_at).where(*self._mine()).limit(1)).one_or_none()
-
     def _replies(self, session: Session) -> list[Message]:
         rows = session.execute(
             select(Update, Task)
@@ -206,4 +220,5 @@ class GatewayGrid(CohortGrid):
             raise Corrupt("bad_records", "a reply has at most one record of arrays")
         if names and not update.digest:
             raise Corrupt("bad_tensors", "the reply speaks of arrays but has no bytes")
+        self._read.update(update.digest for _ in names)
         return flower.decode(update.records, {name: self._parts.blobs.path(update.digest) for name in names})

@@ -60,7 +60,10 @@ def _offer(task: Task) -> TaskOffer:
 
 def task_for_upload(session: Session, device_id: str, task_id: str) -> UploadTask:
     """Limits for one reply; raises NotFound ``task_unknown`` when the device was never given that task."""
-    task = _task_of(session, device_id, task_id)
+    statement = select(Task.run_id, Task.max_reply_bytes).where(Task.id == task_id, Task.device_id == device_id)
+    task = session.execute(statement).one_or_none()
+    if task is None:
+        raise _unknown(task_id)
     return UploadTask(run_id=task.run_id, max_reply_bytes=task.max_reply_bytes)
 
 
@@ -78,7 +81,7 @@ def receive(session: Session, device_id: str, reply: TaskReply, *, now: datetime
     Raises NotFound ``task_unknown``, InvalidInput ``reply_too_large``.
     """
     # The row lock orders this against the trainer closing the round: a reply is in before, or late after.
-    task = _task_of(session, device_id, reply.task_id, lock=True)
+    task = _locked_task_of(session, device_id, reply.task_id)
     known = session.get(Update, reply.task_id)
     if known is not None:
         known.duplicates += 1
@@ -107,12 +110,16 @@ def receive(session: Session, device_id: str, reply: TaskReply, *, now: datetime
     return False
 
 
-def _task_of(session: Session, device_id: str, task_id: str, *, lock: bool = False) -> Task:
-    statement = select(Task).where(Task.id == task_id, Task.device_id == device_id)
-    task = session.scalars(statement.with_for_update() if lock else statement).one_or_none()
+def _locked_task_of(session: Session, device_id: str, task_id: str) -> Task:
+    statement = select(Task).where(Task.id == task_id, Task.device_id == device_id).with_for_update()
+    task = session.scalars(statement).one_or_none()
     if task is None:
-        raise NotFound("task_unknown", f"no task {task_id!r} for this device", task_id=task_id)
+        raise _unknown(task_id)
     return task
+
+
+def _unknown(task_id: str) -> NotFound:
+    return NotFound("task_unknown", f"no task {task_id!r} for this device", task_id=task_id)
 
 
 def _records(text: str) -> dict[str, Any]:

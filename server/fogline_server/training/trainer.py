@@ -124,9 +124,9 @@ class Trainer:
         nodes = self._cohort(number)
         plan = self._spec.train_plan(self._recipe, number)
         assert self._run.params_digest is not None
-        grid = self._grid(number, "train", nodes, self._blobs.size(self._run.params_digest) + _SLACK)
+        training = self._grid(number, "train", nodes, self._blobs.size(self._run.params_digest) + _SLACK)
         trained = rounds.train(
-            grid,
+            training,
             self._strategy,
             arrays,
             number,
@@ -151,6 +151,7 @@ class Trainer:
         metrics |= self._on_holdout(new, statistics)
         end = RoundEnd(judgements=judgements, metrics=metrics, params=params, strategy_state=self._strategy_state())
         self._commit(number, end)
+        training.release()
         self._run.params_digest = params
         return new
 
@@ -170,13 +171,13 @@ class Trainer:
         while True:
             with self._db.transaction() as session:
                 row = checkpoint.open_round(session, self._run.id, number)
-                now = utc_now()
-                if row is None:
-                    cohort = checkpoint.choose_cohort(session, self._spec, number, now=now)
-                    if not isinstance(cohort, int):
-                        row = checkpoint.start_round(session, self._lease, self._run, number, cohort, now=now)
                 if row is not None:
                     return checkpoint.nodes_of(session, row.cohort)
+                now = utc_now()
+                cohort = checkpoint.choose_cohort(session, self._spec, number, now=now)
+                if not isinstance(cohort, int):
+                    checkpoint.start_round(session, self._lease, self._run, number, cohort, now=now)
+                    return {device.node_id: device.id for device in cohort}
             message = f"round {number} waits for devices: {cohort} of {self._spec.min_devices} are eligible"
             self._lease.progress(self._progress(number), self._spec.total_rounds, message)
             self._waiter.wait(_WAIT_FOR_DEVICES_S)
