@@ -136,8 +136,11 @@ def the_worker_knows_when_redis_is_gone(redis: Service, worker: Service) -> None
 
 
 def everything_stops(deployment: Deployment, agents: list[Service]) -> None:
-    """In the order of dependency, backwards; but the coordinator first, which its agents notice and survive."""
+    """The worst order: the database first, then the coordinator, which its agents notice and survive."""
     coordinator, worker = deployment["coordinator"], deployment["worker"]
+    deployment.postgres.stop()
+    assert not deployment["postgres"].healthy()
+    assert "503" in coordinator.check().stderr
     assert coordinator.stop() == (0, [])
     assert not coordinator.healthy()
     for agent in agents:
