@@ -183,8 +183,8 @@ class StageState(StrEnum):
 STAGE = Transitions(
     subject="stage",
     table={
-        StageState.PENDING: frozenset({StageState.ADMITTING}),
-        # A gate may fail a stage at any time; it passes only after soak and evaluation.
+        # A device of an earlier stage, or a gate, may fail a stage at any time; it passes only after soak and evaluation.
+        StageState.PENDING: frozenset({StageState.ADMITTING, StageState.FAILED}),
         StageState.ADMITTING: frozenset({StageState.SOAKING, StageState.FAILED}),
         StageState.SOAKING: frozenset({StageState.EVALUATING, StageState.FAILED}),
         StageState.EVALUATING: frozenset({StageState.PASSED, StageState.FAILED, StageState.INCONCLUSIVE}),

@@ -27,7 +27,10 @@ LEASE = timedelta(seconds=45)
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """How an artifact behaves on a device. ``ends``: the state its update ends in; empty: it never ends."""
+    """How an artifact behaves on a device.
+
+    ``ends``: the state its update ends in; empty: it never ends; ``dies``: its device is not heard of again.
+    """
 
     accuracy: float = 0.9
     confidence: float = 0.8
@@ -37,9 +40,15 @@ class Model:
 
 @dataclass(kw_only=True)
 class SimDevice:
-    """One device: what it runs, and its place in its sequence of frames."""
+    """One device: what it runs, and its place in its sequence of frames.
+
+    ``behaves``: what every artifact does on (or is said to do by) this device, if not what it does elsewhere.
+    """
 
     id: str
+    behaves: Model | None = None
+    predictions: int | None = None
+    clock: timedelta = timedelta()
     online: bool = True
     labels: bool = True
     generation: int = 0
@@ -186,7 +195,7 @@ class Fleet:
         wanted = self.wanted(device)
         if wanted is None or wanted.generation <= device.generation:
             return
-        model = self.models.get(wanted.artifact_digest, Model())
+        model = device.behaves or self.models.get(wanted.artifact_digest, Model())
         if wanted.artifact_digest not in {device.digest, ""}:
             self.report(device, "DOWNLOADING", wanted)
             if not model.ends:
@@ -197,6 +206,9 @@ class Fleet:
                 return
             for state in ("STAGED", "ACTIVATING", "PROBATION"):
                 self.report(device, state, wanted)
+            if model.ends == "dies":
+                device.online = False
+                return
         device.generation = wanted.generation
         if model.ends == "REVERTED":
             self.report(device, "REVERTED", wanted, code="probation_failed", message="NaN")
@@ -207,16 +219,17 @@ class Fleet:
     def _measure(self, device: SimDevice) -> None:
         if not device.digest:
             return
-        model, n = self.models[device.digest], self.predictions
+        model = device.behaves or self.models[device.digest]
+        n = self.predictions if device.predictions is None else device.predictions
         errors = round(model.error_rate * n)
         answered = n - errors
-        confidence = Sketch()
-        for _ in range(answered):
-            confidence.add(100.0 * model.confidence)
+        one, clock = Sketch(), self.now + device.clock
+        one.add(100.0 * model.confidence)
+        confidence = Sketch(counts=[answered * count for count in one.counts], sum=answered * one.sum)
         device.seq += 1
         window = TelemetryWindow(
             boot_id=device.boot_id, seq=device.seq, artifact_digest=device.digest,
-            start=self.now.timestamp() - 5, end=self.now.timestamp(), predictions=n, errors=errors,
+            start=clock.timestamp() - 5, end=clock.timestamp(), predictions=n, errors=errors,
             labelled=answered if device.labels else 0,
             correct=round(model.accuracy * answered) if device.labels else 0,
             latency_us=Sketch(), confidence_pct=confidence, class_counts=(answered,),

@@ -25,7 +25,8 @@ from fogline_server.rollouts.tables import Assignment, Rollout, Stage
 from fogline_shared.states import ASSIGNMENT, ROLLOUT, STAGE, AssignmentState, RolloutState, StageState
 
 _SETTLED = frozenset(s for s in AssignmentState if ASSIGNMENT.terminal(s)) | {AssignmentState.SUCCEEDED}
-_UNDER_WATCH = frozenset({StageState.ADMITTING, StageState.SOAKING, StageState.EVALUATING, StageState.INCONCLUSIVE})
+# Devices in these have loaded the artifact, or are about to.
+_HAVE_IT = frozenset({AssignmentState.STAGED, AssignmentState.ACTIVATING, AssignmentState.PROBATION})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ def _watch(session: Session, rollout: Rollout, plan: RolloutPlan, *, now: dateti
     """Look for failure first, also while paused; go forward only while running."""
     stage = session.get_one(Stage, (rollout.id, rollout.current_stage))
     judgement = Judgement(against="", results=())
-    if stage.state in _UNDER_WATCH:
+    if not STAGE.terminal(StageState(stage.state)):
         judgement = judge(session, rollout, plan, stage)
         seen = [result.as_json(name) for name, result in judgement.results]
         if seen != stage.evidence:
@@ -115,20 +116,23 @@ def _admit(session: Session, rollout: Rollout, plan: RolloutPlan, stage: Stage, 
 def _settle(session: Session, rollout: Rollout, plan: RolloutPlan, stage: Stage, *, now: datetime) -> Step:
     """End the admission when every device has settled, or when time is up and enough of those reachable have.
 
-    A device that went offline before it settled counts neither way; it converges when it returns. One that is online
-    and still has not settled has timed out, and goes back.
+    A device that went offline before it had the artifact counts neither way; it converges when it returns. One that is
+    online and still has not settled, or has not been heard of since it had the artifact, has timed out and goes back.
+    When fewer than half are left to count, a person decides: perhaps the artifact took the others down.
     """
     mine = store.assignments(session, rollout.id, stage=stage.number)
     unsettled = [a for a in mine if a.state not in _SETTLED]
     if unsettled and (stage.deadline_at is None or now < stage.deadline_at):
         return Step()
     here = set(session.scalars(select(Device.id).where(Device.lease_until > now)))
-    late = [a for a in unsettled if a.device_id in here]
+    late = [a for a in unsettled if a.device_id in here or a.state in _HAVE_IT]
     returned = [device for a in late for device in _time_out(session, a, now=now)]
     judged = len(mine) - len(unsettled) + len(late)
     succeeded = sum(a.state == AssignmentState.SUCCEEDED for a in mine)
-    if mine and not judged:
-        return _pause(session, rollout, f"every device of stage {stage.number + 1} went offline during its update")
+    if judged * 2 < len(mine):
+        gone = f"{len(mine) - judged} of {len(mine)} devices"
+        paused = _pause(session, rollout, f"{gone} of stage {stage.number + 1} went offline during their update")
+        return Step(moved=paused.moved, devices=returned)
     if judged and succeeded < judged * plan.success_percent / 100.0:
         reason = f"{succeeded} of {judged} devices succeeded in time, {plan.success_percent:g} % are asked"
         failed = _fail(session, rollout, plan, stage, reason, now=now)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from fogline_server.devices.tables import Device
-from fogline_server.rollouts.tables import Assignment, Desired
+from fogline_server.rollouts.tables import Assignment, Desired, Rollout
 from fogline_shared.protocol import DesiredState
 
 
@@ -27,6 +28,8 @@ class Target:
 
 
 NO_MODEL = Target()
+# Above any generation that can come about; a device that claims more is not believed.
+_LARGEST_GENERATION = 2**62
 
 
 def desired_for(session: Session, device_id: str) -> DesiredState | None:
@@ -78,7 +81,7 @@ def point(
     if row is None:
         row = Desired(device_id=device.id, generation=0, updated_at=now)
         session.add(row)
-    row.generation = max(row.generation, device.active_generation) + 1
+    row.generation = max(row.generation, min(device.active_generation, _LARGEST_GENERATION)) + 1
     row.release_id, row.variant = target.release_id, target.variant
     row.artifact_digest, row.artifact_size = target.digest, target.size
     row.assignment_id, row.attempt = assignment_id, attempt
@@ -90,10 +93,12 @@ def point(
 def take_back(session: Session, assignment: Assignment, *, now: datetime) -> bool:
     """Point the device at what it ran before this assignment.
 
-    Return False, and do nothing, when something else (a take-back, a later rollout) has moved it on already.
+    Return False when something else (a take-back, a later rollout) has moved it on already; what comes later then no
+    longer returns to this assignment's artifact, but to what was before it.
     """
     row = session.get(Desired, assignment.device_id, with_for_update=True, populate_existing=True)
     if row is None or (row.assignment_id, row.attempt) != (assignment.id, assignment.attempt):
+        _take_out(session, assignment)
         return False
     device = session.get_one(Device, assignment.device_id)
     previous = Target(
@@ -112,3 +117,24 @@ def take_back(session: Session, assignment: Assignment, *, now: datetime) -> boo
         now=now,
     )
     return True
+
+
+def _take_out(session: Session, assignment: Assignment) -> None:
+    """Make the device's later assignments return to what this one would have returned to."""
+    rollout = session.get_one(Rollout, assignment.rollout_id)
+    session.execute(
+        update(Assignment)
+        .where(
+            Assignment.device_id == assignment.device_id,
+            Assignment.created_at >= assignment.created_at,
+            Assignment.id != assignment.id,
+            Assignment.previous_release_id == rollout.release_id,
+            Assignment.previous_digest == rollout.artifact_digest,
+        )
+        .values(
+            previous_release_id=assignment.previous_release_id,
+            previous_variant=assignment.previous_variant,
+            previous_digest=assignment.previous_digest,
+            previous_size=assignment.previous_size,
+        )
+    )

@@ -13,7 +13,7 @@ from fogline_server.rollouts.gates.base import GateResult
 from fogline_server.rollouts.plan import RolloutPlan
 from fogline_server.rollouts.reports import FAILED
 from fogline_server.rollouts.tables import Assignment, Rollout, Stage
-from fogline_server.telemetry.evidence import evidence
+from fogline_server.telemetry.evidence import Evidence, balanced, by_device
 from fogline_shared.states import Verdict
 
 
@@ -36,14 +36,19 @@ class Judgement:
 
 
 def judge(session: Session, rollout: Rollout, plan: RolloutPlan, stage: Stage) -> Judgement:
-    """Count the devices that refused the artifact and ask the gates."""
-    mine = store.assignments(session, rollout.id, stage=stage.number)
-    failed = [a for a in mine if a.state in FAILED]
+    """Count the devices that went back from the artifact, in this stage or since the one before it, and ask the gates."""
+    everyone = store.assignments(session, rollout.id)
+    mine = [a for a in everyone if a.stage == stage.number]
+    before = session.get(Stage, (rollout.id, stage.number - 1))
+    since = before.finished_at if before is not None else rollout.started_at
+    failed = [
+        a for a in everyone if a.state in FAILED and (a.stage == stage.number or since is None or a.updated_at >= since)
+    ]
     results = _ask(session, rollout, plan, stage, mine)
     against = [f"{name}: {r.reason}" for name, r in results if r.verdict == Verdict.FAIL]
     if len(failed) > plan.max_failures:
         first = failed[0]
-        against.insert(0, f"{len(failed)} of {len(mine)} devices went back ({first.code}: {first.message})")
+        against.insert(0, f"{len(failed)} of {len(everyone)} devices went back ({first.code}: {first.message})")
     return Judgement(against="; ".join(against), results=results)
 
 
@@ -52,6 +57,10 @@ def _ask(
 ) -> list[tuple[str, GateResult]]:
     """The candidate's evidence is that of the stage's own devices since the stage began.
 
+    What speaks against the candidate is heard in full; what speaks for it is weighed, so that no device alone lets it
+    pass, by mistake or on purpose.
+
+
     The baseline is what the same devices measured of the artifact they had before, since people and places differ more
     than models do; without any, what the whole fleet measured of it. A stage that takes no new device looks at all.
     """
@@ -59,10 +68,16 @@ def _ask(
         return []
     watched = mine or store.assignments(session, rollout.id)
     devices = [a.device_id for a in watched]
-    candidate = evidence(session, digests=[rollout.artifact_digest], devices=devices, since=stage.started_at)
+    candidate = by_device(session, digests=[rollout.artifact_digest], devices=devices, since=stage.started_at)
     earlier = {a.previous_digest for a in watched} - {"", rollout.artifact_digest}
     since = rollout.started_at - timedelta(seconds=plan.baseline_s)
-    baseline = evidence(session, digests=earlier, devices=devices, since=since)
+    baseline = balanced(by_device(session, digests=earlier, devices=devices, since=since))
     if not baseline.predictions:
-        baseline = evidence(session, digests=earlier, devices=None, since=since)
-    return [(spec.gate, spec.build().judge(candidate, baseline)) for spec in plan.gates]
+        baseline = balanced(by_device(session, digests=earlier, devices=None, since=since))
+    heard, weighed = sum(candidate, Evidence()), balanced(candidate)
+    results = []
+    for spec in plan.gates:
+        gate = spec.build()
+        result = gate.judge(heard, baseline)
+        results.append((spec.gate, result if result.verdict == Verdict.FAIL else gate.judge(weighed, baseline)))
+    return results

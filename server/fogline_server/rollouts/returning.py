@@ -90,7 +90,7 @@ def _close_stage(session: Session, rollout: Rollout, *, now: datetime) -> None:
     """A stage that was under way when somebody ended the rollout has failed."""
     stage = session.get_one(Stage, (rollout.id, rollout.current_stage))
     state = StageState(stage.state)
-    if StageState.FAILED in STAGE.table[state]:
+    if stage.started_at is not None and not STAGE.terminal(state):
         stage.state = STAGE.check(state, StageState.FAILED)
         stage.deadline_at, stage.finished_at = None, now
 

@@ -182,7 +182,7 @@ def _schedule(session: Session, rollout: Rollout, start_at: datetime, *, now: da
     plan = RolloutPlan.from_json(rollout.plan)
     if start_at <= now and not plan.supersede:
         store.lock_starts(session)
-        others = store.in_the_way(session, recipe=rollout.recipe, tags=plan.tags, but=rollout.id)
+        others = store.in_the_way(session, recipe=rollout.recipe, tags=plan.tags, but=rollout.id, due=now)
         if others:
             raise Conflict(
                 "rollout_active",

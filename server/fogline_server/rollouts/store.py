@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import select, text
+from sqlalchemy import false, or_, select, text
 from sqlalchemy.orm import Session
 
 from fogline_server.devices.tables import Device
@@ -18,13 +18,25 @@ from fogline_shared.states import DeviceState, ReleaseState, RolloutState
 
 # A rollout that still moves devices, or is about to.
 UNFINISHED = (RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ROLLING_BACK)
-_LOCK = 0x466F676C  # one number for all coordinators on one PostgreSQL
+# One number for all coordinators on one PostgreSQL. Two locks: a start may wait for rollouts' rows, an admission
+# holds one.
+_STARTS, _ADMISSIONS = 0x466F676C, 0x466F676D
 
 
 def lock_starts(session: Session) -> None:
-    """Let one transaction at a time decide which rollouts are running. SQLite writers are alone anyway."""
+    """Let one transaction at a time decide which rollouts are running."""
+    _alone(session, _STARTS)
+
+
+def lock_admissions(session: Session) -> None:
+    """Let one transaction at a time choose devices, so that no two rollouts choose the same one."""
+    _alone(session, _ADMISSIONS)
+
+
+def _alone(session: Session, key: int) -> None:
+    """SQLite writers are alone anyway."""
     if session.get_bind().dialect.name == "postgresql":
-        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
 
 
 def locked(session: Session, rollout_id: str, *, skip: bool = False) -> Rollout | None:
@@ -88,10 +100,16 @@ def promoted(session: Session, *, recipe: str, tags: Collection[str]) -> Rollout
     return None
 
 
-def in_the_way(session: Session, *, recipe: str, tags: Collection[str], but: str = "") -> Sequence[Rollout]:
-    """Unfinished rollouts that move some of the same devices."""
+def in_the_way(
+    session: Session, *, recipe: str, tags: Collection[str], but: str = "", due: datetime | None = None
+) -> Sequence[Rollout]:
+    """Unfinished rollouts that move some of the same devices; with ``due``, also those about to start by then."""
+    moving = or_(
+        Rollout.state.in_(UNFINISHED),
+        false() if due is None else (Rollout.state == RolloutState.SCHEDULED) & (Rollout.start_at <= due),
+    )
     ours = {d.id for d in meant(session, recipe=recipe, tags=tags)}
-    others = session.scalars(select(Rollout).where(Rollout.state.in_(UNFINISHED), Rollout.id != but))
+    others = session.scalars(select(Rollout).where(moving, Rollout.id != but).order_by(Rollout.id))
     return [
         other
         for other in others

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
+import structlog
 from sqlalchemy import or_, select
 
 from fogline_server.db.database import Database
@@ -15,6 +16,8 @@ from fogline_server.rollouts.advance import advance
 from fogline_server.rollouts.plan import RolloutPlan
 from fogline_server.rollouts.tables import Rollout
 from fogline_shared.states import RolloutState
+
+_log = structlog.get_logger()
 
 # Steps of one rollout in one tick; what is left waits for the next tick.
 _STEPS = 50
@@ -35,6 +38,15 @@ def tick(db: Database, *, now: datetime, doorbell: Doorbell) -> int:
 
 
 def _advance(db: Database, rollout_id: str, *, now: datetime, doorbell: Doorbell) -> int:
+    """Take one rollout's steps. What is wrong with it (a gate that is no longer installed) stops no other."""
+    try:
+        return _steps(db, rollout_id, now=now, doorbell=doorbell)
+    except Exception:
+        _log.exception("rollout.stuck", rollout_id=rollout_id)
+        return 0
+
+
+def _steps(db: Database, rollout_id: str, *, now: datetime, doorbell: Doorbell) -> int:
     for taken in range(_STEPS):
         with db.transaction() as session:
             rollout = store.locked(session, rollout_id, skip=True)
@@ -61,6 +73,7 @@ def _catch_up(db: Database, *, now: datetime, doorbell: Doorbell) -> int:
             if rollout is None or rollout.state != RolloutState.SUCCEEDED:
                 continue
             plan = RolloutPlan.from_json(rollout.plan)
+            store.lock_admissions(session)
             devices = behind(session, rollout, current[:i], now=now)[: _CATCH_UP - caught]
             for device in devices:
                 assign(session, rollout, plan, device, stage=len(plan.stages), now=now)
