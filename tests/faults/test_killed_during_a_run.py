@@ -108,10 +108,12 @@ def test_agent_killed_mid_swap_during_a_run(fleet: LiveFleet, expected: str) -> 
     agent, before = fleet.agents[0], fleet.newest
     release = fleet.publish("small")
     with fleet.watch() as watch:
-        rollout, run = fleet.begin_roll_out(release), fleet.begin_run()
-        eventually(lambda: agent.journal_step() not in BEFORE_THE_SWAP, 60, every_s=0.001)
+        run = fleet.begin_run()
         fleet.in_the_middle_of(run, after=1)
+        rollout = fleet.begin_roll_out(release)
+        eventually(lambda: agent.journal_step() not in BEFORE_THE_SWAP, 60, every_s=0.001)
         assert agent.journal_step(), "the swap is over"
+        assert fleet.run_of(run).finished_at is None
         with watch.outage(agent):
             agent.kill()
             agent.start()
