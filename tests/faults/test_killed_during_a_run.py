@@ -62,7 +62,7 @@ def test_supervisor_killed_during_a_run(fleet: LiveFleet, expected: str) -> None
     with fleet.watch():
         run = fleet.begin_run()
         fleet.in_the_middle_of(run)
-        fleet.up.kill()
+        fleet.up.kill_supervisor()
         assert fleet.run_of(run).finished_at is None
         fleet.start_up()
         fleet.finish_run(run)

@@ -73,6 +73,14 @@ class Up:
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(40)
 
+    def kill_supervisor(self) -> None:
+        """SIGKILL it alone; returns when everything below it has ended by itself."""
+        assert self.process is not None
+        self.remember()
+        self.process.kill()
+        self.process.wait()
+        eventually(lambda: self.left_running() == [])
+
     def kill(self) -> None:
         assert self.process is not None
         if self.process.poll() is None:
