@@ -7,11 +7,13 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import uvicorn
 from fastapi import FastAPI
 from parts import eventually
 
+from fogline_server.actions import actions
 from fogline_server.api.app import create_app
 from fogline_server.batch import jobs as batch
 from fogline_server.batch.places import Places
@@ -22,6 +24,7 @@ from fogline_server.devices.authority import CertificateAuthority
 from fogline_server.jobs.doorbell import Doorbell
 from fogline_server.jobs.runner import JobKind
 from fogline_server.registry import jobs as registry
+from fogline_server.schedules.service import Action
 from fogline_server.settings import Settings
 from fogline_server.training import jobs as training
 
@@ -36,6 +39,7 @@ class AdminServices:
     doorbell: Doorbell
     authority: CertificateAuthority
     places: Places
+    actions: Mapping[str, Action]
     kinds: Mapping[str, JobKind]
 
 
@@ -49,6 +53,7 @@ def admin_app(settings: Settings, db: Database) -> FastAPI:
         doorbell=Doorbell(settings.redis_url),
         authority=CertificateAuthority.open(settings.key_dir, "127.0.0.1"),
         places=places,
+        actions=actions(places),
         kinds={kind.name: kind for kind in (*training.KINDS, *registry.KINDS, *batch.kinds(places))},
     )
     app = create_app(services)
@@ -57,9 +62,9 @@ def admin_app(settings: Settings, db: Database) -> FastAPI:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """Serve over real HTTP on a free port; yields the URL."""
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
+def serving(app: FastAPI, *, lifespan: Literal["auto", "off"] = "auto") -> Iterator[str]:
+    """Serve over real HTTP on a free port; yields the URL. Without its lifespan an app makes no first admin key."""
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, lifespan=lifespan))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 import fogline_shared
 from fogline_server.access.files import open_key_ring
 from fogline_server.access.first_start import ensure_admin_key
-from fogline_server.api import health, metrics, problems
+from fogline_server.api import health, idempotent, metrics, problems
 from fogline_server.api.auth import authorise
 from fogline_server.api.limits import MAX_ARTIFACT_BYTES, BodyLimit
 from fogline_server.api.problems import Problem, responses
@@ -92,14 +92,28 @@ def prepare(app: FastAPI) -> None:
 
 
 def _v1() -> APIRouter:
-    v1 = APIRouter(prefix="/v1", dependencies=[Depends(authorise)], responses=responses(400, 401, 403, 413, 422, 503))
+    v1 = APIRouter(prefix="/v1", dependencies=[Depends(authorise)], responses=responses(401, 503))
     for router in ROUTERS:
         v1.include_router(router)
     return v1
 
 
+def _refusals(method: str, operation: dict[str, Any]) -> dict[str, Any]:
+    """The problems an operation may answer with because of its form; what it does itself is declared at its route."""
+    parameters = operation.get("parameters", ())
+    body = operation.get("requestBody", {}).get("content", {})
+    statuses = {403} if method != "get" else set()
+    if "application/json" in body:
+        statuses |= {400, 422}
+    if parameters:
+        statuses.add(422)
+    if body or any(each["name"] == idempotent.HEADER for each in parameters):
+        statuses.add(413)
+    return {str(status): answer for status, answer in responses(*sorted(statuses)).items()}
+
+
 def _describe(app: FastAPI) -> None:
-    """Put the problem schema, and only it, in the place of FastAPI's own error schema in the OpenAPI document."""
+    """Say in the OpenAPI document which problems each operation has, in place of FastAPI's own error schema."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -111,6 +125,9 @@ def _describe(app: FastAPI) -> None:
             schemas["Problem"] = problem
             schemas.pop("HTTPValidationError", None)
             schemas.pop("ValidationError", None)
+            for path, operations in document["paths"].items():
+                for method, operation in operations.items() if path.startswith("/v1/") else ():
+                    operation["responses"] |= _refusals(method, operation)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -53,7 +53,7 @@ class _Rows(Collector):
     "/metrics",
     dependencies=[Depends(authorise)],
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **responses(401, 403, 503)},
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **responses(401, 503)},
 )
 def metrics(services: Parts) -> Response:
     """Prometheus text format. Scrape it with a viewer's key."""

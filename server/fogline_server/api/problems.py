@@ -31,7 +31,13 @@ STATUS: Mapping[ErrorKind, int] = {
 }
 # Where a code means something more precise than its kind.
 _STATUS_OF_CODE = {"body_too_large": 413, "blob_too_large": 413, "disk_full": 507}
-_CODE_OF_STATUS = {400: "malformed_request", 404: "route_not_found", 405: "method_not_allowed", 413: "body_too_large"}
+_CODE_OF_STATUS = {
+    400: "malformed_request",
+    404: "route_not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    416: "range_not_satisfiable",
+}
 
 _log = logging.getLogger(__name__)
 

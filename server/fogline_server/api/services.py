@@ -13,6 +13,7 @@ from fogline_server.db.database import Database
 from fogline_server.devices.authority import CertificateAuthority
 from fogline_server.jobs.doorbell import Doorbell
 from fogline_server.jobs.runner import JobKind
+from fogline_server.schedules.service import Action
 from fogline_server.settings import Settings
 
 
@@ -33,6 +34,8 @@ class Services(Protocol):
     def places(self) -> Places: ...
     @property
     def kinds(self) -> Mapping[str, JobKind]: ...
+    @property
+    def actions(self) -> Mapping[str, Action]: ...
 
 
 def services_of(request: Request) -> Services:

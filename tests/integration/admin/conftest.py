@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -33,7 +35,22 @@ class Plant:
     def client(self, role: str | None = "admin") -> httpx.Client:
         """A client with the key of a role, or with none."""
         headers = {"Authorization": f"Bearer {self.keys[role]}"} if role else {}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30)
+        hooks = {"response": [self._check_documented]}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, event_hooks=hooks)
+
+    def operations(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Method, route and description of every operation in the OpenAPI document."""
+        for route, methods in self.app.openapi()["paths"].items():
+            for method, operation in methods.items():
+                yield method.upper(), route, operation
+
+    def _check_documented(self, response: httpx.Response) -> None:
+        """Whatever any test asks: an answer that the OpenAPI document does not know of is a defect."""
+        method, path = response.request.method, response.request.url.path
+        for known, route, operation in self.operations():
+            if known == method and re.fullmatch(re.sub(r"{\w+}", "[^/:]+", route), path):
+                documented = operation["responses"]
+                assert str(response.status_code) in documented, f"{method} {route}: {response.status_code}"
 
 
 def plant_over(db: Database, state_dir: Path, redis_url: str) -> Iterator[Plant]:

@@ -19,7 +19,7 @@ from fogline_server.api.services import Parts
 from fogline_server.db.base import utc_now
 
 # No Idempotency-Key here: an answer that holds a secret is never stored.
-router = APIRouter(prefix="/api-keys", tags=["api keys"], dependencies=[Depends(administer)])
+router = APIRouter(prefix="/api-keys", tags=["api keys"], dependencies=[Depends(administer)], responses=responses(403))
 Admin = Annotated[Principal, Depends(administer)]
 
 

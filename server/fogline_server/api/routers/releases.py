@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from typing import Annotated, Any
 
 from anyio import from_thread, to_thread
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import FileResponse
 from pydantic import Field
 from sqlalchemy.orm import Session
@@ -25,6 +26,8 @@ from fogline_server.registry import service
 from fogline_server.registry.model import STUDENT_INT8, ReleaseSpec
 from fogline_server.registry.tables import Release
 from fogline_shared.states import ReleaseState
+
+_BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 # ``:import`` streams its body, which a stored answer could not be compared with: it has no Idempotency-Key.
 uploads = APIRouter(prefix="/releases", tags=["releases"])
@@ -138,11 +141,11 @@ def create_release(services: Parts, who: Caller, body: NewRelease) -> ReleaseVie
 @uploads.post(
     ":import",
     status_code=201,
-    responses=responses(404, 409, 413, 507),
+    responses=responses(404, 409, 507),
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+            "content": _BYTES,
         }
     },
 )
@@ -210,20 +213,32 @@ def get_variant(services: Parts, release: PathId, variant: PathId) -> VariantVie
     "/releases/{release:id}/variants/{variant:id}/artifact",
     response_class=FileResponse,
     responses={
-        200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
-        **responses(404),
+        200: {"content": _BYTES},
+        206: {"content": _BYTES, "description": "the range that was asked for"},
+        **responses(404, 416),
     },
 )
-def download_artifact(services: Parts, release: PathId, variant: PathId) -> FileResponse:
-    """The ONNX file. Its ETag is its SHA-256."""
+def download_artifact(request: Request, services: Parts, release: PathId, variant: PathId) -> FileResponse:
+    """The ONNX file, or one ``Range`` of it. Its ETag is its SHA-256."""
     with services.db.read() as session:
         row = service.get_variant(session, service.get_release(session, release).id, variant)
+    _check_range(request, row.size)
     return FileResponse(
         services.blobs.path(row.digest),
         media_type="application/octet-stream",
         filename=f"{release}-{variant}.onnx",
         headers={"ETag": f'"{row.digest}"'},
     )
+
+
+def _check_range(request: Request, size: int) -> None:
+    """Let one plain range through, refuse one behind the end, and ignore any other, as RFC 9110 allows."""
+    asked = re.fullmatch(r"bytes=(\d{0,15})-(\d{0,15})", request.headers.get("range", ""))
+    first, last = asked.groups() if asked else ("", "")
+    if (first and int(first) >= size) or (not first and last and not int(last)):
+        raise HTTPException(416, f"the artifact has {size} bytes", {"Content-Range": f"bytes */{size}"})
+    if not (first or last) or (first and last and int(last) < int(first)):
+        request.scope["headers"] = [item for item in request.scope["headers"] if item[0] != b"range"]
 
 
 @router.post("/releases/{release:id}:verify", responses=responses(404, 409), dependencies=[IDEMPOTENT])

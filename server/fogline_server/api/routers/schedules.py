@@ -86,12 +86,12 @@ def list_schedules(services: Parts, cursor: Cursor = None, limit: Limit = 50) ->
         return page_of(rows, limit, cursor=lambda row: row.id, show=ScheduleView.model_validate)
 
 
-@router.post("", status_code=201, responses=responses(404, 409), dependencies=[IDEMPOTENT])
+@router.post("", status_code=201, responses=responses(409), dependencies=[IDEMPOTENT])
 def create_schedule(services: Parts, who: Caller, body: NewSchedule) -> ScheduleView:
     """Make a schedule."""
     spec = ScheduleSpec(**body.model_dump())
     with services.db.transaction() as session:
-        row = service.create_schedule(session, spec, now=utc_now(), actor=who.actor)
+        row = service.create_schedule(session, spec, actions=services.actions, now=utc_now(), actor=who.actor)
         return ScheduleView.model_validate(row)
 
 
@@ -112,7 +112,9 @@ def update_schedule(services: Parts, who: Caller, schedule_id: PathId, body: Sch
         changes["cron"] = None
     with services.db.transaction() as session:
         spec = replace(service.spec_of(service.get_schedule(session, schedule_id)), **changes)
-        row = service.update_schedule(session, schedule_id, spec, now=utc_now(), actor=who.actor)
+        row = service.update_schedule(
+            session, schedule_id, spec, actions=services.actions, now=utc_now(), actor=who.actor
+        )
         return ScheduleView.model_validate(row)
 
 
