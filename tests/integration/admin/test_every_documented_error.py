@@ -61,7 +61,7 @@ CONFLICT: dict[tuple[str, str], tuple[dict[str, Any], str]] = {
     ("POST", "/v1/jobs/{job_id}:cancel"): ({"path": {"job_id": "$failed_job"}}, "illegal_transition"),
     ("POST", "/v1/jobs/{job_id}:retry"): ({"path": {"job_id": "$failed_job"}}, "retry_cannot_help"),
     ("POST", "/v1/schedules"): (
-        {"json": {"name": "nightly", "action": "run", "cron": "* * * * *"}},
+        {"json": {"name": "nightly", "action": "run", "cron": "* * * * *", "spec": {"recipe": "tiny"}}},
         "schedule_name_taken",
     ),
     ("PATCH", "/v1/schedules/{schedule_id}"): ({"json": {"name": "weekly"}}, "schedule_name_taken"),
