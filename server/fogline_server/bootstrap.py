@@ -24,7 +24,7 @@ from fogline_server.registry import jobs as registry_jobs
 from fogline_server.registry import tick as registry_tick
 from fogline_server.rollouts import tick as rollouts_tick
 from fogline_server.schedules import tick as schedules_tick
-from fogline_server.schedules.tick import Action
+from fogline_server.schedules.service import Action
 from fogline_server.schema import migrate
 from fogline_server.settings import Settings
 from fogline_server.telemetry import tick as telemetry_tick

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fogline_server.access import service as access
 from fogline_server.access.keys import KeyRing, Role
+from fogline_server.actions import actions
 from fogline_server.batch.model import BatchSpec
 from fogline_server.batch.places import Places
 from fogline_server.batch.service import submit_batch
@@ -88,6 +89,7 @@ def populate(db: Database, blobs: BlobStore, ring: KeyRing) -> Population:
         schedule = create_schedule(
             session,
             ScheduleSpec(name="nightly", action="run", spec={"recipe": "tiny"}, cron="0 3 * * *"),
+            actions=actions(Places.of(Path("/data"))),
             now=now,
             actor="test",
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +17,19 @@ from fogline_server.db.base import new_id
 from fogline_server.schedules.tables import Schedule
 from fogline_shared.errors import Conflict, InvalidInput, NotFound
 
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """What a schedule may start.
+
+    ``check``: raises InvalidInput for a spec that can never be right; reads nothing. ``start``: ``(session, spec, now,
+    actor) → id`` of what was started; raises FoglineError to start nothing.
+    """
+
+    check: Callable[[Mapping[str, Any]], object]
+    start: Callable[[Session, Mapping[str, Any], datetime, str], str]
+
+
 ACTIONS = ("run", "rollout", "job")
 MISFIRES = ("fire_once", "skip")
 OVERLAPS = ("skip", "allow")
@@ -27,7 +40,8 @@ class ScheduleSpec:
     """What to start and when: once (``at``) or by ``cron`` in ``time_zone``. InvalidInput ``invalid_schedule``.
 
     ``misfire``: a time that passed while no coordinator ran is made up for once, or skipped. ``overlap``: what to do
-    while the thing started last time is unfinished. ``spec`` is the action's own and is read when it fires.
+    while the thing started last time is unfinished. ``spec`` is the action's own: its form is checked when the schedule is
+    stored, what it names (a release, an alias) is looked for when it fires.
     """
 
     name: str
@@ -56,14 +70,21 @@ class ScheduleSpec:
         assert self.cron is not None
         _require(len(self.cron) <= 80, "cron", "at most 80 characters")
         try:
-            found = next(CronSim(self.cron, moment.astimezone(_zone(self.time_zone))), None)
+            times = CronSim(self.cron, moment.astimezone(_zone(self.time_zone)))
         except CronSimError as error:
             raise InvalidInput("invalid_schedule", f"cron: {error}", field="cron") from error
-        return found.astimezone(UTC) if found else None
+        # In the hour that a clock shows twice, the first answers may lie before the moment.
+        return next((found for time in times if (found := time.astimezone(UTC)) > moment), None)
 
 
-def create_schedule(session: Session, spec: ScheduleSpec, *, now: datetime, actor: str) -> Schedule:
-    """Store it; Conflict ``schedule_name_taken``. An ``at`` in the past fires at once."""
+def create_schedule(
+    session: Session, spec: ScheduleSpec, *, actions: Mapping[str, Action], now: datetime, actor: str
+) -> Schedule:
+    """Store it; Conflict ``schedule_name_taken``, InvalidInput for what its action can never start.
+
+    An ``at`` in the past fires at once.
+    """
+    actions[spec.action].check(spec.spec)
     _free_name(session, spec.name)
     schedule = Schedule(id=new_id("sch"), created_at=now)
     _apply(schedule, spec, now=now)
@@ -73,8 +94,20 @@ def create_schedule(session: Session, spec: ScheduleSpec, *, now: datetime, acto
     return schedule
 
 
-def update_schedule(session: Session, schedule_id: str, spec: ScheduleSpec, *, now: datetime, actor: str) -> Schedule:
-    """Replace it (``spec_of`` and ``dataclasses.replace`` change one field); its next time is counted from now."""
+def update_schedule(
+    session: Session,
+    schedule_id: str,
+    spec: ScheduleSpec,
+    *,
+    actions: Mapping[str, Action],
+    now: datetime,
+    actor: str,
+) -> Schedule:
+    """Replace it (``spec_of`` and ``dataclasses.replace`` change one field); its next time is counted from now.
+
+    An ``at`` that has fired does not fire again unless it is changed. Raises like :func:`create_schedule`.
+    """
+    actions[spec.action].check(spec.spec)
     schedule = _locked(session, schedule_id)
     if spec.name != schedule.name:
         _free_name(session, spec.name)
@@ -125,10 +158,13 @@ def spec_of(schedule: Schedule) -> ScheduleSpec:
 
 
 def _apply(schedule: Schedule, spec: ScheduleSpec, *, now: datetime) -> None:
+    done = (
+        spec.at is not None and spec.at == schedule.at and schedule.next_at is None and schedule.last_result is not None
+    )
     schedule.name, schedule.action, schedule.spec = spec.name, spec.action, dict(spec.spec)
     schedule.cron, schedule.at, schedule.time_zone = spec.cron, spec.at, spec.time_zone
     schedule.misfire, schedule.overlap, schedule.enabled = spec.misfire, spec.overlap, spec.enabled
-    schedule.next_at = (spec.at or spec.next_after(now)) if spec.enabled else None
+    schedule.next_at = (spec.at or spec.next_after(now)) if spec.enabled and not done else None
 
 
 def _free_name(session: Session, name: str) -> None:

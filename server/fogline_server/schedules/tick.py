@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
 
 import structlog
 from sqlalchemy import select
@@ -14,14 +13,11 @@ from fogline_server.db import events
 from fogline_server.db.database import Database
 from fogline_server.jobs.tables import Job
 from fogline_server.rollouts.tables import Rollout
-from fogline_server.schedules.service import spec_of
+from fogline_server.schedules.service import Action, spec_of
 from fogline_server.schedules.tables import Schedule
 from fogline_server.training.tables import Run
 from fogline_shared.errors import FoglineError
 from fogline_shared.states import JOB, RUN, JobState, RolloutState, RunState
-
-# ``(session, spec, now, actor) → id`` of what was started; raises FoglineError to start nothing.
-Action = Callable[[Session, Mapping[str, Any], datetime, str], str]
 
 # Up to this late is on time; later, the misfire policy decides.
 GRACE = timedelta(seconds=60)
@@ -36,8 +32,11 @@ def tick(db: Database, *, now: datetime, actions: Mapping[str, Action]) -> int:
         ids = session.scalars(due).all()
     fired = 0
     for schedule_id in ids:
-        with db.transaction() as session:
-            fired += _fire(session, schedule_id, now=now, actions=actions)
+        try:
+            with db.transaction() as session:
+                fired += _fire(session, schedule_id, now=now, actions=actions)
+        except Exception:  # one that cannot be read (its time zone is gone) must not stop the others
+            _log.exception("schedule.stuck", schedule_id=schedule_id)
     return fired
 
 
@@ -47,11 +46,12 @@ def _fire(session: Session, schedule_id: str, *, now: datetime, actions: Mapping
     schedule = session.scalar(query)
     if schedule is None or not schedule.enabled or schedule.next_at is None or schedule.next_at > now:
         return False
-    due = schedule.next_at
+    due, last = schedule.next_at, (schedule.last_result or {}).get("id")
     schedule.next_at = spec_of(schedule).next_after(now)
     if schedule.misfire == "skip" and now - due > GRACE:
-        outcome = {"skipped": "misfire", "due": due.isoformat()}
-    elif schedule.overlap == "skip" and (busy := _unfinished(session, (schedule.last_result or {}).get("id"))):
+        # The id stays: what it names may still be under way at the next time.
+        outcome = {"skipped": "misfire", "due": due.isoformat()} | ({"id": last} if last else {})
+    elif schedule.overlap == "skip" and (busy := _unfinished(session, last)):
         outcome = {"skipped": "overlap", "id": busy}
     else:
         outcome = _start(session, schedule, actions[schedule.action], now=now)
@@ -65,7 +65,7 @@ def _start(session: Session, schedule: Schedule, action: Action, *, now: datetim
     """Run the action in a savepoint: one that fails leaves nothing but its error."""
     try:
         with session.begin_nested():
-            return {"id": action(session, schedule.spec, now, f"schedule:{schedule.name}")}
+            return {"id": action.start(session, schedule.spec, now, f"schedule:{schedule.name}")}
     except FoglineError as error:
         return {"code": error.code, "message": error.message}
     except Exception as error:  # an action's bug must not stop the other schedules, nor be tried for ever
