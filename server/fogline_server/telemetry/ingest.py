@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from fogline_server.telemetry.tables import Window
 from fogline_shared.errors import InvalidInput
 from fogline_shared.protocol import TelemetryWindow
-from fogline_shared.sketch import Sketch
+from fogline_shared.sketch import BUCKETS, Sketch
 
 # What a double still counts exactly; sums of many windows stay below SQL's 2**63.
 _LARGEST = 2**53
@@ -80,7 +80,12 @@ def _validate(window: TelemetryWindow) -> None:
     )
     if not all(0 <= count < _LARGEST for count in counts):
         raise InvalidInput("invalid_window", f"a count is outside [0, {_LARGEST})")
-    confidence = window.confidence_pct
+    confidence, latency = window.confidence_pct, window.latency_us
+    if {len(confidence.counts), len(latency.counts)} != {BUCKETS}:
+        raise InvalidInput("invalid_window", f"a sketch has {BUCKETS} buckets")
+    # NaN fails every comparison; sums of many windows must stay finite.
+    if not 0.0 <= latency.sum < _LARGEST or latency.count > window.predictions:
+        raise InvalidInput("invalid_window", "latencies are microseconds, at most one a prediction")
     if not 0.0 <= confidence.sum <= 100.0 * confidence.count or confidence.count > window.predictions:
         raise InvalidInput("invalid_window", "confidences are percentages, at most one a prediction")
 

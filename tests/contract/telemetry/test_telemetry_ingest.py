@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from fleet import START, Fleet, Model
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 
 from fogline_server.db.database import Database
 from fogline_server.jobs.doorbell import Doorbell
-from fogline_server.telemetry.evidence import evidence, summary
+from fogline_server.telemetry.evidence import Evidence, balanced, evidence, summary
 from fogline_server.telemetry.ingest import ingest
 from fogline_server.telemetry.tables import Window
 from fogline_server.telemetry.tick import KEEP, tick
@@ -94,6 +94,13 @@ def test_a_summary_merges_the_distributions(fleet: Fleet) -> None:
         {"labelled": 4}, {"correct": 3}, {"end": 0.0}, {"start": 1e300, "end": 1e300}, {"class_counts": (2**60,)},
         {"class_counts": (0,) * 200_000}, {"confidence_pct": Sketch(counts=[1] * 192, sum=5.0)},
         {"confidence_pct": Sketch(counts=[1] + [0] * 191, sum=1e9)}, {"dropped_windows": -1},
+        {"confidence_pct": Sketch(counts=[1] + [0] * 191, sum=float("nan"))},
+        {"latency_us": Sketch(counts=[1] + [0] * 191, sum=float("nan"))},
+        {"latency_us": Sketch(counts=[1] + [0] * 191, sum=float("inf"))},
+        {"latency_us": Sketch(counts=[1] + [0] * 191, sum=1e308)},
+        {"latency_us": Sketch(counts=[1] + [0] * 191, sum=-5.0)},
+        {"latency_us": Sketch(counts=[9] + [0] * 191, sum=1.0)}, {"latency_us": Sketch(counts=[1] * 7, sum=1.0)},
+        {"latency_us": Sketch(counts=[-1, 2] + [0] * 190, sum=1.0)},
     ],
 )  # fmt: skip
 def test_a_window_no_honest_device_sends_is_refused(fleet: Fleet, changes: dict[str, Any]) -> None:
@@ -110,3 +117,35 @@ def test_old_windows_are_dropped_and_young_ones_kept(fleet: Fleet) -> None:
     assert tick(fleet.db, now=START + KEEP + timedelta(seconds=1)) == 1
     with fleet.db.read() as session:
         assert session.scalars(select(Window.seq)).all() == [2]
+
+
+def test_a_fleet_that_measures_faster_than_one_batch_a_tick_is_still_cleaned_up(fleet: Fleet) -> None:
+    take(fleet, "dev_00", window())
+    with fleet.db.transaction() as session:
+        row = {c.name: getattr(session.get_one(Window, 1), c.name) for c in Window.__table__.columns if c.name != "id"}
+        session.execute(insert(Window), [row | {"seq": seq} for seq in range(2, 4502)])
+    take(fleet, "dev_01", window(), days=20)
+    assert tick(fleet.db, now=START + KEEP + timedelta(days=1)) == 4501
+    with fleet.db.read() as session:
+        assert session.scalars(select(Window.device_id)).all() == ["dev_01"]
+
+
+def part(predictions: int, errors: int = 0, correct: int = 0) -> Evidence:
+    return Evidence(
+        devices=1, predictions=predictions, errors=errors, labelled=predictions, correct=correct,
+        confidence_sum=0.5 * predictions, confidence_count=predictions,
+    )  # fmt: skip
+
+
+def test_no_device_counts_for_more_than_all_others_together() -> None:
+    seen = balanced([part(100, errors=30, correct=60), part(50, errors=15, correct=30), part(10**9, correct=10**9)])
+    assert (seen.devices, seen.predictions, seen.errors) == (3, 300, 45)
+    assert (seen.labelled, seen.correct, seen.confidence_count) == (300, 240, 300)
+    assert seen.confidence_sum == pytest.approx(150)
+
+
+@pytest.mark.parametrize(
+    "parts", [[], [part(70, errors=7)], [part(70, errors=7), part(0)], [part(5), part(9), part(8)]]
+)
+def test_evidence_that_nobody_dominates_or_one_device_alone_has_stays_as_it_is(parts: list[Evidence]) -> None:
+    assert balanced(parts) == sum(parts, Evidence())
