@@ -58,7 +58,7 @@ class Spool:
                 frame = replace(frame, seq=self._seq)
             try:
                 self._insert(frame)
-            except sqlite3.OperationalError as error:
+            except sqlite3.DatabaseError as error:
                 log.warning("spool not written", reason=str(error), kept_in_memory=len(self._unwritten) + 1)
                 self._unwritten[frame.seq] = frame
                 if len(self._unwritten) > self._capacity:
@@ -144,6 +144,9 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
+        # Damage behind a sound first page would show only at the first look, when nobody can start anew.
+        if (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise sqlite3.DatabaseError(found)
         db.executescript(_SCHEMA)
     except sqlite3.Error:
         db.close()

@@ -116,6 +116,19 @@ def test_damaged_file_is_set_aside(path: Path) -> None:
     assert path.with_name("spool.db.damaged").exists()
 
 
+def test_damage_behind_a_sound_first_page_is_seen_at_the_start(path: Path) -> None:
+    spool = Spool(path, now=1.0)
+    for _ in range(500):
+        spool.put(REPORT)
+    spool.close()
+    data = path.read_bytes()
+    path.write_bytes(data[:4096] + b"\xff" * (len(data) - 4096))
+    spool = Spool(path, now=1.0)
+    seq = spool.put(REPORT)
+    assert [frame.seq for frame in spool.pending(after=0)] == [seq]
+    assert path.with_name("spool.db.damaged").exists()
+
+
 def test_acknowledgement_of_what_was_never_sent_silences_nothing(path: Path) -> None:
     spool = Spool(path, now=1.0)
     spool.ack(2**62)
