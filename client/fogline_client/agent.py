@@ -40,6 +40,7 @@ from fogline_client.updater import Updater, UpdaterParts
 from fogline_shared import __version__
 from fogline_shared.backoff import full_jitter
 from fogline_shared.errors import Conflict, FoglineError
+from fogline_shared.longevity import settle
 from fogline_shared.protocol import DesiredState, Hello, Report, TaskOffer
 from fogline_shared.states import AssignmentState
 
@@ -50,6 +51,8 @@ _STATUS_EVERY_S = 1.0
 # The longest sleep of the renewal loop: a suspended machine's clock jumps.
 _RENEWAL_LOOK_S = 600.0
 _RENEWAL_RETRY_S = 30.0
+# Of memory that transfers gave back. Little: a device may have little.
+_KEEP_BYTES = 8 << 20
 # sun_path of Linux, less its terminating zero.
 _SOCKET_PATH_LIMIT = 107
 
@@ -124,6 +127,7 @@ class Agent:
         socket_path = self._socket_path()
         listeners = self._listen(socket_path)
         self._updater.resume()
+        settle(keep_bytes=_KEEP_BYTES)
         loop = asyncio.get_running_loop()
         self._spool.on_put = partial(_wake, loop, self._sync)
         parts: dict[str, Callable[[], Awaitable[None]]] = {

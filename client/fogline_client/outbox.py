@@ -24,18 +24,21 @@ class Outbox:
         root.mkdir(parents=True, exist_ok=True)
 
     def keep(self, reply: TaskReply, blob: Path | None) -> None:
-        """Take over a reply; ``blob`` (on the same file system) is moved. Raises Exhausted ``disk_full``."""
+        """Take over a reply; ``blob``, flushed and on the same file system, is moved. Raises Exhausted ``disk_full``."""
         if blob is not None:
-            durable.move(blob, self._place(reply.task_id, ".blob"))
-        # The header comes last: a header without its blob would be a reply that cannot be sent.
+            blob.replace(self._place(reply.task_id, ".blob"))
+        # The header comes last, and its flush of the folder makes both names durable.
         durable.write_json(self._place(reply.task_id, ".json"), asdict(reply))
 
     def replies(self) -> Sequence[TaskReply]:
-        """All that wait, oldest first; a damaged one is set aside, since its task is offered again."""
+        """All that wait, oldest first; one that a power cut has damaged is discarded: its task is offered again."""
         found = []
         for path in sorted(self._root.glob("*.json"), key=lambda path: path.stat().st_mtime):
             try:
-                found.append(TaskReply(**durable.read_json(path, code="bad_reply")))
+                reply = TaskReply(**durable.read_json(path, code="bad_reply"))
+                if reply.digest and not self._place(reply.task_id, ".blob").exists():
+                    raise Corrupt("bad_reply", f"{path} has lost its arrays")
+                found.append(reply)
             except (Corrupt, TypeError) as error:
                 log.warning("reply discarded", path=str(path), reason=str(error))
                 path.unlink()

@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from fogline_server.gateway.server import GatewayServer
 from fogline_shared.errors import FoglineError, Unavailable
+from fogline_shared.longevity import settle
 
 log = structlog.get_logger()
 
@@ -24,6 +25,8 @@ log = structlog.get_logger()
 _THREADS = 24
 _LONGEST_PAUSE_S = 30.0
 _GRACE_S = 3
+# Of memory that transfers gave back, in each of the allocator's arenas.
+_KEEP_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,7 @@ class Coordinator:
         )
         with listen(self.http_host, self.http_port) as listener:
             await self.gateway.start()
+            settle(keep_bytes=_KEEP_BYTES)
             try:
                 await self._run(http, listener, stop)
             finally:

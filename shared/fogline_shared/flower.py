@@ -78,6 +78,7 @@ UNREADABLE_REPLY = 1000
 
 _LONG_TTL_S = 30 * 86_400.0
 _LARGEST_PLAIN_FLOAT = 1e15
+_NPY_1_0 = b"\x93NUMPY\x01\x00"
 # Below this a read is cheaper than a mapping.
 _WORTH_MAPPING = 64 * 1024
 
@@ -152,7 +153,20 @@ def assemble(arrays: Mapping[str, Array]) -> ArrayRecord:
 
 def arrays_of(record: ArrayRecord) -> dict[str, NDArray[Any]]:
     """All arrays of a record, to be read and not to be changed."""
-    return {name: array.held if isinstance(array, HeldArray) else array.numpy() for name, array in record.items()}
+    return {name: _read_only(array) for name, array in record.items()}
+
+
+def _read_only(array: Array) -> NDArray[Any]:
+    """The array without a copy where there is a way; Flower's own, which strategies return, are .npy bytes in memory."""
+    if isinstance(array, HeldArray):
+        return array.held
+    if isinstance(array, BlobArray) or not array.data.startswith(_NPY_1_0):
+        return array.numpy()
+    header = io.BytesIO(array.data)
+    np.lib.format.read_magic(header)
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(header)
+    flat = np.frombuffer(array.data, dtype, math.prod(shape), offset=header.tell())
+    return flat.reshape(shape, order="F" if fortran else "C")
 
 
 def to_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:

@@ -12,6 +12,7 @@ import os
 import queue
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from fogline_client.training import exchange
 from fogline_client.training.exchange import Done, Order, Start
 from fogline_shared import tensors
 from fogline_shared.errors import FoglineError, Unavailable
+from fogline_shared.longevity import settle
 
 if TYPE_CHECKING:
     from flwr.app import Context
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 # Inference on this device comes first.
 _NICENESS = 10
+# A few models of ordinary size, for as long as the child lives.
+_KEEP_BYTES = 64 << 20
 
 
 def _read(source: IO[bytes], lines: queue.SimpleQueue[bytes]) -> None:
@@ -63,7 +67,8 @@ def _answer(worker: _Worker | FoglineError, order: Order) -> Done:
         return worker.work(order)
     except FoglineError as error:
         return _failed(order, error)
-    except Exception as error:  # a recipe is somebody else's code
+    except Exception as error:  # a recipe is somebody else's code, and its author needs to know where it failed
+        traceback.print_exc()
         return _failed(order, FoglineError("training_failed", f"{type(error).__name__}: {error}"[:2000]))
 
 
@@ -82,6 +87,7 @@ class _Worker:
 
         torch.set_num_threads(1)
         self._app: ClientApp = build_app(load_recipe(start.recipe))
+        settle(keep_bytes=_KEEP_BYTES)
         self._options = dict(start.options)
         self._contexts: dict[str, Context] = {}
 

@@ -12,7 +12,11 @@ from fogline_server.jobs.runner import JobContext, JobKind, Outcome
 from fogline_server.training.service import MAX_ATTEMPTS, QUEUE, end_run
 from fogline_server.training.tables import Run
 from fogline_shared.errors import FoglineError
+from fogline_shared.longevity import settle
 from fogline_shared.states import RUN, RunState
+
+# A few models of ordinary size: rounds need the same memory over and over.
+_KEEP_BYTES = 128 << 20
 
 
 def _train(context: JobContext) -> Outcome:
@@ -22,6 +26,7 @@ def _train(context: JobContext) -> Outcome:
     from fogline_server.training.trainer import Trainer
 
     torch.set_num_threads(1)
+    settle(keep_bytes=_KEEP_BYTES)
     # Flower tells each step of each round; the run's own events do that.
     logging.getLogger("flwr").setLevel(logging.WARNING)
     return Trainer(context).run()

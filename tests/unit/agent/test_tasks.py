@@ -151,3 +151,15 @@ async def test_blobs_of_past_rounds_make_room(bench: Bench) -> None:
 async def test_damaged_reply_is_set_aside(bench: Bench) -> None:
     (bench.root / "outbox" / "x.json").write_text('{"task_id": ')
     assert Bench(bench.root).tasks.known() == []
+
+
+async def test_reply_whose_arrays_a_power_cut_took_is_trained_again(bench: Bench) -> None:
+    bench.fault = Unavailable("gateway_unavailable", "…")
+    bench.tasks.offer(OFFER)
+    await bench.until(bench.outbox.replies)
+    (path,) = (bench.root / "outbox").glob("*.blob")
+    path.unlink()
+    again = Bench(bench.root)
+    again.tasks.offer(OFFER)
+    await again.until(lambda: again.uploaded)
+    assert (again.trained, again.uploaded[0][1]) == ([OFFER.task_id], b"reply")

@@ -86,3 +86,11 @@ def test_what_a_killed_writer_left_is_swept_and_what_is_being_written_is_not(blo
     os.utime(incoming / "left", (yesterday, yesterday))
     assert blobs.sweep(older_than_s=86_400) == 1
     assert files(tmp_path / "blobs") == sorted(["present", DIGEST])
+
+
+def test_a_cooled_blob_can_be_read(blobs: BlobStore) -> None:
+    blobs.put(DATA)
+    blobs.cool(DIGEST)
+    assert blobs.read(DIGEST) == b"fogline!"
+    with pytest.raises(NotFound, match="blob_not_found"):
+        blobs.cool("0" * 64)

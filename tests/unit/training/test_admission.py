@@ -102,3 +102,23 @@ def test_evaluation_needs_its_accuracy() -> None:
     ]
     judged = judge_metrics(replies, LIMITS, required=("accuracy", "loss"))
     assert [j.verdict for j in judged] == [UpdateVerdict.ACCEPTED, UpdateVerdict.REFUSED]
+
+
+@pytest.mark.parametrize("place", [0, 40_000, 99_999])
+def test_long_arrays_are_measured_in_full_and_one_bad_value_anywhere_is_found(place: int) -> None:
+    sent = {"w": np.linspace(-1, 1, 100_000, dtype=np.float32)}
+    rng = np.random.default_rng(0)
+    good = sent["w"] + rng.normal(size=100_000).astype(np.float32)
+    bad, huge = good.copy(), np.float64([1e200, 2.0])
+    bad[place] = np.nan
+
+    def judged(array: np.ndarray, reference: dict) -> object:
+        reply = Candidate(node_id=1, metrics={"num-examples": 50, "loss": 0.5}, arrays=flower.to_record({"w": array}))
+        return judge_updates([reply], reference, LIMITS)[0]
+
+    assert judged(good, sent).norm == pytest.approx(
+        float(np.linalg.norm(good.astype(np.float64) - sent["w"])), rel=1e-9
+    )
+    assert judged(bad, sent).code == "not_finite"
+    # Finite, though its square is not: it is too far away, not broken.
+    assert judged(huge, {"w": np.zeros(2)}).code == ""

@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import flwr.app
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -42,6 +43,42 @@ def test_array_is_read_when_asked_for_and_is_private(tmp_path: Path) -> None:
     record["w"].numpy()[:] = 7
     np.testing.assert_array_equal(record["w"].numpy(), np.ones(3, np.float32))
     np.testing.assert_array_equal(ArrayRecord(dict(record)).to_numpy_ndarrays()[0], np.ones(3, np.float32))
+
+
+def test_large_array_is_mapped_and_private(tmp_path: Path) -> None:
+    path = tmp_path / "blob"
+    # The byte before shifts the large arrays off their alignment.
+    arrays = {
+        "odd": np.ones(1, np.int8),
+        "w": np.arange(50_000, dtype=np.float32).reshape(500, 100),
+        "v": np.arange(100_000, dtype=np.int8),
+    }
+    path.write_bytes(b"".join(tensors.encode(arrays)))
+    for record in (flower.read_arrays(path), flower.to_record(arrays)):
+        for name, array in arrays.items():
+            record[name].numpy()[...] = 7
+            np.testing.assert_array_equal(record[name].numpy(), array)
+            np.testing.assert_array_equal(flower.arrays_of(record)[name], array)
+    path.unlink()
+    whole = b"".join(tensors.encode(flower.arrays_of(flower.to_record(arrays))))
+    assert whole == b"".join(tensors.encode(arrays))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6, dtype=np.float32).reshape(2, 3),
+        np.asfortranarray(np.arange(6, dtype=np.float64).reshape(2, 3)),
+        np.array(3.0, np.float32),
+        np.zeros((0, 4), np.float16),
+    ],
+    ids=["rows", "columns", "scalar", "empty"],
+)
+def test_what_strategies_return_is_read_as_flower_reads_it(array: np.ndarray) -> None:
+    theirs = flwr.app.Array(array)
+    (ours,) = flower.arrays_of(ArrayRecord({"w": theirs})).values()
+    np.testing.assert_array_equal(ours, theirs.numpy())
+    assert (ours.dtype, ours.shape) == (array.dtype, array.shape)
 
 
 def test_origin_is_the_blob_that_holds_exactly_the_record(tmp_path: Path) -> None:
