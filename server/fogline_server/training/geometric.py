@@ -19,6 +19,7 @@ from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
 from fogline_server.training.admission import SAMPLES
+from fogline_server.training.blocks import blocks
 from fogline_server.training.gram import Matrix, Vector
 from fogline_server.training.strategies.base import EVERY_NODE
 from fogline_shared import flower
@@ -27,29 +28,26 @@ from fogline_shared import flower
 # For an anchored rule both have a last entry for the anchor, whose share is 0.
 Weigh = Callable[[Matrix, Vector], Vector]
 
-# Values of each update that are in memory at a time, as float64.
-BLOCK = 1 << 15
-
 
 class Geometric(FedAvg):
     """A Flower strategy that combines updates by ``weigh``.
 
     ``anchored``: the Gram matrix has a last row for :attr:`anchor`, an update that is not a device's (zero when None).
     ``remembers``: the anchor is the previous round's combined update; a checkpoint keeps it. ``running``: names of running
-    statistics, which the round's caller sets.
+    statistics, which the round's caller sets; a rule that ``chooses`` devices gives them the coefficients of what is learned.
     """
 
-    def __init__(self, weigh: Weigh, *, anchored: bool = False, remembers: bool = False) -> None:
+    def __init__(self, weigh: Weigh, *, anchored: bool = False, remembers: bool = False, chooses: bool = False) -> None:
         super().__init__(**EVERY_NODE)
         self.anchor: Mapping[str, NDArray[Any]] | None = None
         self.running: Collection[str] = ()
         self._weigh = weigh
-        self._anchored, self._remembers = anchored, remembers
-        self._reference: Mapping[str, NDArray[Any]] = {}
+        self._anchored, self._remembers, self._chooses = anchored, remembers, chooses
+        self.reference: Mapping[str, NDArray[Any]] = {}
 
     def configure_train(self, server_round: int, arrays: Any, config: Any, grid: Any) -> Any:
         """As FedAvg; the parameters that are sent are what updates are measured from."""
-        self._reference = flower.arrays_of(arrays)
+        self.reference = flower.arrays_of(arrays)
         return super().configure_train(server_round, arrays, config, grid)
 
     def aggregate_train(self, server_round: int, replies: Iterable[Any]) -> tuple[Any, Any]:
@@ -60,19 +58,21 @@ class Geometric(FedAvg):
             return None, None
         contents = [message.content for message in valid]
         updates = Updates(
-            [content[self.arrayrecord_key] for content in contents],
-            self._reference,
+            [content.array_records[self.arrayrecord_key] for content in contents],
+            self.reference,
             anchor=(self.anchor or {}) if self._anchored else None,
         )
         samples = np.array([content.metric_records["metrics"][SAMPLES] for content in contents], np.float64)
         shares = np.append(samples / samples.sum(), [0.0] * self._anchored)
-        combined: dict[str, NDArray[Any]] = {}
-        for names in _groups(self._reference, self.running):
-            coefficients = self._weigh(updates.gram(names), shares)
-            combined |= {name: updates.combine(name, coefficients) for name in names}
+        learned = [name for name in self.reference if name not in self.running]
+        coefficients = self._weigh(updates.gram(learned), shares)
+        combined = {name: updates.combine(name, coefficients) for name in learned}
+        if self.running:
+            own = coefficients if self._chooses else self._weigh(updates.gram(self.running), shares)
+            combined |= {name: updates.combine(name, own) for name in self.running}
         if self._remembers:
             self.anchor = combined
-        new = {name: reference + combined[name] for name, reference in self._reference.items()}
+        new = {name: reference + combined[name] for name, reference in self.reference.items()}
         return flower.to_record(new), self.train_metrics_aggr_fn(contents, self.weighted_by_key)
 
 
@@ -104,32 +104,18 @@ class Updates:
         """``coefficients @ rows`` of one array, in its own shape and type."""
         reference = self._reference[name]
         combined = np.empty(reference.size, reference.dtype)
-        for start, block in self._blocks(name):
-            combined[start : start + block.shape[1]] = coefficients @ block
+        for part, block in self._blocks(name):
+            combined[part] = coefficients @ block
         return combined.reshape(reference.shape)
 
-    def _blocks(self, name: str) -> Iterator[tuple[int, Matrix]]:
-        """Offsets in the flattened array, and the rows' values from there on, (rows, at most BLOCK) float64."""
+    def _blocks(self, name: str) -> Iterator[tuple[slice, Matrix]]:
+        """Where a block lies in the flattened array, and the rows' values there, (rows, m) float64."""
         reference = self._reference[name].reshape(-1)
-        flat = [_read(record[name]).reshape(-1) for record in self._records]
         anchor = None if self._anchor is None else self._anchor.get(name)
-        for start in range(0, reference.size, BLOCK):
-            part = slice(start, start + BLOCK)
-            block = np.array([values[part] for values in flat], np.float64)
+        for part, values in blocks(self._records, name):
+            block = np.array(values, np.float64)
             block -= reference[part]
             if self._anchor is not None:
                 last = np.zeros(block.shape[1]) if anchor is None else anchor.reshape(-1)[part]
                 block = np.vstack([block, last])
-            yield start, block
-
-
-def _read(array: Any) -> NDArray[Any]:
-    values: NDArray[Any] = array.held if isinstance(array, flower.HeldArray) else array.numpy()
-    return values
-
-
-def _groups(names: Iterable[str], running: Collection[str]) -> list[list[str]]:
-    """What is learned and running statistics, as far as there are any."""
-    names = list(names)
-    groups = [name for name in names if name not in running], [name for name in names if name in running]
-    return [group for group in groups if group]
+            yield part, block

@@ -25,3 +25,13 @@ def distances(gram: Matrix, point: Vector) -> Vector:
 def shrink(size: Vector, limit: float) -> Vector:
     """The factors, at most 1, that bring ``size`` down to ``limit``."""
     return np.minimum(1.0, limit / np.maximum(size, np.finfo(np.float64).tiny))
+
+
+def nearest_to_their_neighbours(gram: Matrix, *, liars: int, count: int) -> NDArray[np.intp]:
+    """The ``count`` rows whose n - ``liars`` - 2 nearest neighbours are nearest, best first (Blanchard et al., 2017)."""
+    squares = np.diag(gram)
+    apart = (squares[:, None] + squares - 2.0 * gram).clip(min=0.0)
+    np.fill_diagonal(apart, np.inf)
+    neighbours = max(1, len(gram) - liars - 2)
+    scores = np.sort(apart, axis=1)[:, :neighbours].sum(axis=1)
+    return np.argsort(scores, kind="stable")[:count]

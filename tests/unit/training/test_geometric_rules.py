@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flwr.app import MetricRecord, RecordDict
 
-from fogline_server.training.geometric import BLOCK, Geometric, Updates
+from fogline_server.training.blocks import BLOCK
+from fogline_server.training.geometric import Geometric, Updates
 from fogline_server.training.strategies import centred_clipping, geometric_median, norm_bounded_mean
 from fogline_shared import flower
 from fogline_shared.flower import Address
@@ -109,7 +110,7 @@ def test_running_statistics_are_weighed_by_themselves() -> None:
     assert isinstance(strategy, Geometric)
     for running, expected in (((), 2 / 3), (("bn",), 1.0)):
         strategy.running = running
-        strategy._reference = {name: np.zeros(2, np.float32) for name in ("w", "bn")}
+        strategy.reference = {name: np.zeros(2, np.float32) for name in ("w", "bn")}
         replies = [
             flower.reply(
                 RecordDict({"arrays": flower.to_record(arrays), "metrics": MetricRecord({"num-examples": 1})}),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from fogline_server.training.checks import number
-from fogline_server.training.strategies.base import EVERY_NODE
 
 if TYPE_CHECKING:
     from flwr.serverapp.strategy import Strategy
@@ -20,7 +22,16 @@ class Options:
         number("beta", self.beta, low=0.0, high=0.49, code="invalid_option")
 
 
-def build(options: Options) -> Strategy:
-    from flwr.serverapp.strategy import FedTrimmedAvg
+def combine(options: Options, values: NDArray[Any]) -> NDArray[Any]:
+    """Trimmed means of the columns of (n, m); at each end ``beta`` times n values, rounded down, are left out."""
+    count = len(values)
+    cut = int(options.beta * count)
+    values.partition((cut, count - cut - 1), axis=0)
+    means: NDArray[Any] = values[cut : count - cut].mean(axis=0)
+    return means
 
-    return FedTrimmedAvg(**EVERY_NODE, beta=options.beta)
+
+def build(options: Options) -> Strategy:
+    from fogline_server.training.coordinatewise import Coordinatewise
+
+    return Coordinatewise(partial(combine, options))

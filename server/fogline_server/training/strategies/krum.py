@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fogline_server.training.checks import number
-from fogline_server.training.strategies.base import EVERY_NODE
+from fogline_server.training.gram import Matrix, Vector, nearest_to_their_neighbours
 
 if TYPE_CHECKING:
     from flwr.serverapp.strategy import Strategy
@@ -20,7 +23,14 @@ class Options:
         number("num_malicious_nodes", self.num_malicious_nodes, low=0, high=1000, code="invalid_option", whole=True)
 
 
-def build(options: Options) -> Strategy:
-    from flwr.serverapp.strategy import Krum
+def weigh(options: Options, gram: Matrix, _shares: Vector) -> Vector:
+    """1 for the chosen update, 0 for all others."""
+    coefficients = np.zeros(len(gram))
+    coefficients[nearest_to_their_neighbours(gram, liars=options.num_malicious_nodes, count=1)] = 1.0
+    return coefficients
 
-    return Krum(**EVERY_NODE, num_malicious_nodes=options.num_malicious_nodes)
+
+def build(options: Options) -> Strategy:
+    from fogline_server.training.geometric import Geometric
+
+    return Geometric(partial(weigh, options), chooses=True)

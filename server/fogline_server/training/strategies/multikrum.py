@@ -1,12 +1,15 @@
-"""Mean of the updates closest to their neighbours (Blanchard et al., NeurIPS 2017)."""
+"""Mean of the updates closest to their neighbours, weighted by examples (Blanchard et al., NeurIPS 2017)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fogline_server.training.checks import number
-from fogline_server.training.strategies.base import EVERY_NODE
+from fogline_server.training.gram import Matrix, Vector, nearest_to_their_neighbours
 
 if TYPE_CHECKING:
     from flwr.serverapp.strategy import Strategy
@@ -22,9 +25,15 @@ class Options:
         number("num_nodes_to_select", self.num_nodes_to_select, low=1, high=1000, code="invalid_option", whole=True)
 
 
-def build(options: Options) -> Strategy:
-    from flwr.serverapp.strategy import MultiKrum
+def weigh(options: Options, gram: Matrix, shares: Vector) -> Vector:
+    """The chosen updates' shares of their examples, 0 for all others."""
+    chosen = nearest_to_their_neighbours(gram, liars=options.num_malicious_nodes, count=options.num_nodes_to_select)
+    coefficients = np.zeros(len(gram))
+    coefficients[chosen] = shares[chosen] / shares[chosen].sum()
+    return coefficients
 
-    return MultiKrum(
-        **EVERY_NODE, num_malicious_nodes=options.num_malicious_nodes, num_nodes_to_select=options.num_nodes_to_select
-    )
+
+def build(options: Options) -> Strategy:
+    from fogline_server.training.geometric import Geometric
+
+    return Geometric(partial(weigh, options), chooses=True)
