@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,7 +24,7 @@ from fogline_server.rollouts.service import list_rollouts, stages_of
 from fogline_server.rollouts.tables import Assignment, Rollout, Stage
 from fogline_server.training.service import list_runs, rounds_of
 from fogline_server.training.tables import Run
-from fogline_shared.states import DeviceState, JobState, RunState
+from fogline_shared.states import ROLLOUT, DeviceState, JobState, RolloutState, RunState, StageState
 
 DEVICES_SHOWN = 100
 _ACCURACIES = {"holdout_accuracy": "holdout", "accuracy": "devices"}
@@ -50,13 +50,22 @@ class RunPanel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StagePanel:
+    """A stage and how many of its devices are in which state; ``reached``: false once it can no longer begin."""
+
+    stage: Stage
+    devices: dict[str, int]
+    reached: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class RolloutPanel:
-    """A rollout, its stages, how many of its devices are in which state."""
+    """A rollout and its stages. ``caught_up``: devices by state that came to it after its last stage."""
 
     rollout: Rollout
     release: str
-    stages: Sequence[Stage]
-    assignments: dict[str, int]
+    stages: Sequence[StagePanel]
+    caught_up: dict[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,12 +169,22 @@ def _run_panel(session: Session, run: Run) -> RunPanel:
 
 
 def _rollout_panel(session: Session, rollout: Rollout) -> RolloutPanel:
-    states = session.scalars(select(Assignment.state).where(Assignment.rollout_id == rollout.id))
+    counted = select(Assignment.stage, Assignment.state, func.count()).where(Assignment.rollout_id == rollout.id)
+    by_stage: defaultdict[int, dict[str, int]] = defaultdict(dict)
+    for number, state, count in session.execute(counted.group_by(Assignment.stage, Assignment.state)):
+        by_stage[number][state] = count
+    stages = stages_of(session, rollout.id)
+    over = rollout.state == RolloutState.ROLLING_BACK or ROLLOUT.terminal(RolloutState(rollout.state))
     return RolloutPanel(
         rollout=rollout,
         release=session.get_one(Release, rollout.release_id).name,
-        stages=stages_of(session, rollout.id),
-        assignments=dict(Counter(states)),
+        stages=[
+            StagePanel(
+                stage=stage, devices=by_stage[stage.number], reached=not over or stage.state != StageState.PENDING
+            )
+            for stage in stages
+        ],
+        caught_up=by_stage[len(stages)],
     )
 
 

@@ -69,9 +69,22 @@ def test_the_page_shows_the_fleet_the_curves_the_gates_and_the_jobs(plant, page)
     expect(page.locator("#runs svg.chart")).to_have_count(4)
     expect(page.locator("#runs .line circle").first.locator("title")).to_contain_text("holdout, round 1")
     expect(page.locator("#rollouts .stages li").filter(has_text="error rate")).to_contain_text("480 predictions")
-    expect(page.locator("#jobs tbody tr").filter(has_text="batch")).to_contain_text("62,000/100,000")
+    expect(page.locator("#jobs tbody tr").filter(has_text="batch").filter(has_text="RUNNING")).to_contain_text(
+        "62,000/100,000"
+    )
     expect(page.locator("#releases tbody tr").first).to_contain_text("champion")
     expect(page.locator("#link")).to_have_text("live")
+
+
+def test_a_rollout_tells_how_far_it_came_while_it_runs_and_after_it_was_rolled_back(sqlite_plant, page):
+    log_in(page, sqlite_plant)
+    stages = page.locator("#rollouts article").filter(has_text=sqlite_plant.ids.rollout).locator(".stages li")
+    expect(stages.first).to_contain_text("devices: ")
+    expect(stages.last).to_contain_text("PENDING")
+    with sqlite_plant.client("operator") as operator:
+        assert operator.post(f"/v1/rollouts/{sqlite_plant.ids.rollout}:rollback").status_code == 200
+    page.reload()
+    expect(stages.last).to_contain_text("never reached")
 
 
 def test_the_page_follows_what_happens_without_being_reloaded(plant, page):
