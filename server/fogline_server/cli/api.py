@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ def _read_up(state_dir: Path) -> Mapping[str, str]:
 def _read_key(up: Mapping[str, str]) -> str | None:
     try:
         return Path(up["api_key_file"]).read_text().strip()
-    except (OSError, KeyError):
+    except (OSError, KeyError, TypeError, ValueError):
         return None
 
 
@@ -72,12 +73,17 @@ class Api:
 
     def __init__(self, target: Target, *, transport: httpx.BaseTransport | None = None) -> None:
         self._here = target.here
-        self._http = httpx.Client(
-            base_url=target.url,
-            headers={"Authorization": f"Bearer {target.api_key}"},
-            timeout=httpx.Timeout(60.0, connect=5.0),
-            transport=transport,
-        )
+        if not (target.api_key.isascii() and target.api_key.isprintable()):
+            raise CliError(Exit.DENIED, "invalid_api_key", "an API key looks like fl_<hexadecimal id>_<secret>")
+        try:
+            self._http = httpx.Client(
+                base_url=target.url,
+                headers={"Authorization": f"Bearer {target.api_key}"},
+                timeout=httpx.Timeout(60.0, connect=5.0),
+                transport=transport,
+            )
+        except (httpx.InvalidURL, ValueError) as error:
+            raise CliError(Exit.INVALID, "invalid_url", f"{target.url!r}: {error}") from error
 
     def file(self, given: str) -> str:
         """A file's name as the coordinator understands it: one on the same machine does not know our folder."""
@@ -113,7 +119,7 @@ class Api:
         """GET bytes into a file, whole or not at all; their number."""
         draft = file.with_name(f".{file.name}.part")
         try:
-            with self._http.stream("GET", path) as response, draft.open("wb") as out:
+            with self._http.stream("GET", _checked(path)) as response, draft.open("wb") as out:
                 if response.is_error:
                     response.read()
                     raise _problem(response)
@@ -155,9 +161,11 @@ class Api:
 
     def _send(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
         try:
-            response = self._http.request(method, path, **kwargs)
+            response = self._http.request(method, _checked(path), **kwargs)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
+        except ValueError as error:  # text that is not UTF-8, numbers that are not JSON
+            raise CliError(Exit.INVALID, "invalid_argument", f"this cannot be sent: {error}") from error
         if response.is_error:
             raise _problem(response)
         return response
@@ -173,6 +181,13 @@ class Api:
         return CliError(
             Exit.UNAVAILABLE, "coordinator_unreachable", f"no answer from {self._http.base_url}: {error or type(error)}"
         )
+
+
+def _checked(path: str) -> str:
+    """The path of a request; an id with a slash or a question mark in it would ask for something else."""
+    if re.fullmatch(r"(/[A-Za-z0-9][A-Za-z0-9_.:-]*)+", path) is None:
+        raise CliError(Exit.INVALID, "invalid_name", f"{path.removeprefix('/v1/')!r} does not name one thing")
+    return path
 
 
 def _problem(response: httpx.Response) -> CliError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -68,7 +69,10 @@ def options(
 def run() -> None:
     """The console script: whatever goes wrong is one line on standard error and a documented exit code."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here a full disk can still be told
     except CliError as error:
         _fail(error.exit_code, str(error))
     except FoglineError as error:
@@ -76,6 +80,9 @@ def run() -> None:
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
         sys.exit(Exit.OK)
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - what is left in the old one can go nowhere
+        _fail(Exit.OTHER, f"cannot_write: {error.strerror or error}")
 
 
 def _fail(code: Exit, text: str) -> None:

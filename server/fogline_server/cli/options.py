@@ -34,7 +34,7 @@ def json_argument(text: str | None, name: str) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CliError(Exit.INVALID, "invalid_json", f"{name}: {error}") from error
     if not isinstance(value, dict):
         raise CliError(Exit.INVALID, "invalid_json", f"{name}: a JSON object is needed")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,6 +10,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from fogline_server.embedded.up import UP_FILE, only_one
 from fogline_shared.errors import Conflict, NotFound, Unavailable
@@ -56,13 +56,14 @@ def stop(state_dir: Path) -> None:
     """
     if not _runs(state_dir):
         raise NotFound("not_running", f"no `fogline up` runs in {state_dir}")
-    deadline, told = time.monotonic() + _STOP_S, 0
-    while _runs(state_dir):
-        pid = _pid(state_dir)
-        if pid and pid != told:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-            told = pid
+    deadline = time.monotonic() + _STOP_S
+    supervisor: psutil.Process | None = None
+    while _runs(state_dir) or (supervisor is not None and _lives(supervisor)):
+        if supervisor is None:
+            supervisor = _supervisor(state_dir)
+            if supervisor is not None:
+                with suppress(psutil.NoSuchProcess):
+                    supervisor.terminate()
         if time.monotonic() > deadline:
             raise Unavailable("still_running", f"`fogline up` in {state_dir} has not ended within {_STOP_S:.0f} s")
         time.sleep(_LOOK_EVERY_S)
@@ -78,9 +79,17 @@ def _runs(state_dir: Path) -> bool:
         return True
 
 
-def _pid(state_dir: Path) -> int:
-    """The supervisor's, once it has started everything; until then 0."""
+def _supervisor(state_dir: Path) -> psutil.Process | None:
+    """The process that runs everything, once it does."""
     try:
-        return int(json.loads((state_dir / UP_FILE).read_text())["pid"])
-    except (OSError, ValueError, KeyError):
-        return 0
+        return psutil.Process(int(json.loads((state_dir / UP_FILE).read_text())["pid"]))
+    except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
+        return None
+
+
+def _lives(process: psutil.Process) -> bool:
+    """It lets go of the folder a moment before it ends; nobody may be there to bury it."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from odd_package import install_here
 from tiny_recipe import Tiny, signals
 from torch import nn
 
@@ -129,24 +129,14 @@ class Undeclared(Classifier):
 )
 def test_a_recipe_that_lacks_something_does_not_load(tmp_path, monkeypatch, factory: type, said: str) -> None:
     monkeypatch.setitem(globals(), "FACTORY", factory)
-    install(tmp_path, monkeypatch, f"{__name__}:FACTORY")
+    install_here(monkeypatch, tmp_path, f"{__name__}:FACTORY")
     with pytest.raises(InvalidInput, match=said) as caught:
         load_recipe("odd")
     assert caught.value.code == "broken_recipe"
 
 
-def install(folder: Path, monkeypatch: pytest.MonkeyPatch, factory: str) -> None:
-    """An installed package whose recipe ``odd`` is that object."""
-    info = folder / "odd-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[fogline.recipes]\nodd = {factory}\n")
-    monkeypatch.syspath_prepend(str(folder))
-
-
 def test_a_module_that_does_not_import_is_told_with_its_error(tmp_path, monkeypatch) -> None:
-    (tmp_path / "odd_recipe.py").write_text("import no_such_library\n")
-    install(tmp_path, monkeypatch, "odd_recipe:Odd")
+    install_here(monkeypatch, tmp_path, "odd_recipe:Odd", "import no_such_library\n")
     with pytest.raises(InvalidInput, match="ModuleNotFoundError: No module named 'no_such_library'") as caught:
         load_recipe("odd")
     assert caught.value.code == "broken_recipe"

@@ -55,8 +55,9 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Try RECIPE in this environment, without a coordinator: its data, one epoch of each size, export, int8."""
+    told = texts(option, "--option")
     try:
-        found = _try(load_recipe(recipe), texts(option, "--option"))
+        found = _try(load_recipe(recipe), told)
     except FoglineError:
         raise
     except Exception as error:  # a recipe is somebody else's code, and its author wants to know where it failed
