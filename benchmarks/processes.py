@@ -57,6 +57,22 @@ class Processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 stray.kill()  # psutil compares start times: a reused process id is not hit
 
+    def cpu_seconds(self, roles: Mapping[str, str]) -> dict[str, float]:
+        """CPU seconds so far by role: the first whose text is in a process's command line, else ``other``.
+
+        Of descendants too, and of those that have ended, as far as their parents have waited for them.
+        """
+        seconds = dict.fromkeys([*roles, "other"], 0.0)
+        for own in self.running:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for process in [psutil.Process(own.pid), *_descendants(own.pid)]:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        command = " ".join(process.cmdline())
+                        role = next((role for role, text in roles.items() if text in command), "other")
+                        times = process.cpu_times()
+                        seconds[role] += times.user + times.system + times.children_user + times.children_system
+        return seconds
+
     def tails(self) -> str:
         """The last lines of every log, for the error that says why there is no figure."""
         parts = []

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import statistics
 import subprocess
 import tempfile
 from pathlib import Path
 
-from harness import PEERS, peer_python, progress
+from harness import PEERS, peer_python
 from processes import free_ports, listening, processes, wait_for
 
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 
 
-def seconds_a_round(*, floats: int, rounds: int, nodes: int, timeout_s: float) -> list[float]:
-    """How long each round took, the first one included."""
+def measure(*, floats: int, rounds: int, nodes: int, timeout_s: float) -> tuple[list[float], float]:
+    """How long each round took, the first one included, and the CPU seconds of all of it: a process a message counts."""
     binaries = peer_python("flower").parent
     port, *node_ports = free_ports(1 + nodes)
     with tempfile.TemporaryDirectory(prefix="fogline-bench-") as name, processes(Path(name)) as group:
@@ -43,5 +42,4 @@ def seconds_a_round(*, floats: int, rounds: int, nodes: int, timeout_s: float) -
             raise subprocess.CalledProcessError(started.returncode, command)
         wait_for("stock Flower's rounds", out.exists, timeout_s=timeout_s, every_s=1.0)
         seconds: list[float] = json.loads(out.read_text())
-    progress(f"stock Flower, {floats * 4 / 1e6:.1f} MB: median {statistics.median(seconds):.2f} s a round")
-    return seconds
+        return seconds, group.cpu_seconds({})["other"]
