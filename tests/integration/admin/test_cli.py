@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -157,6 +158,21 @@ def test_a_dry_run_says_what_would_happen(fogline):
             Exit.INVALID,
             "path_not_allowed",
         ),
+        (["job", "show", "../runs"], Exit.INVALID, "invalid_name"),
+        (["job", "show", ""], Exit.INVALID, "invalid_name"),
+        (["job", "show", "x?limit=1"], Exit.INVALID, "invalid_name"),
+        (["job", "cancel", "../runs/run_1"], Exit.INVALID, "invalid_name"),
+        (["job", "show", "\udcff"], Exit.INVALID, "invalid_name"),
+        (["job", "list", "--state", "\udcff"], Exit.INVALID, "invalid_argument"),
+        (["run", "start", "tiny", "--quorum", "nan"], Exit.INVALID, "invalid_argument"),
+        (["run", "start", "tiny", "--plan", "epochs=1e400"], Exit.INVALID, "invalid_argument"),
+        (["run", "start", "tiny", "--tag", "\udcff"], Exit.INVALID, "invalid_argument"),
+        (["schedule", "create", "x", "run", "--spec", "[" * 100_000], Exit.INVALID, "invalid_json"),
+        (["schedule", "create", "x", "run", "--spec", "@/nonexistent"], Exit.INVALID, "invalid_json"),
+        (["--url", "http://[::1", "job", "list"], Exit.INVALID, "invalid_url"),
+        (["--url", f"http://{'a' * 300}", "job", "list"], Exit.INVALID, "invalid_"),
+        (["--api-key", "é", "job", "list"], Exit.DENIED, "invalid_api_key"),
+        (["--api-key", "a\nb", "job", "list"], Exit.DENIED, "invalid_api_key"),
         (["job", "nothing"], Exit.INVALID, "No such command"),
         (["release", "download", "champion", "student_int8", "/proc/x.onnx"], Exit.OTHER, "cannot_write"),
     ],
@@ -221,10 +237,11 @@ def test_the_coordinator_of_this_folder_is_found(fogline, sqlite_plant, monkeypa
     assert (said.code, f"{tmp_path / 'in.parquet'}" in said.err) == (Exit.INVALID, True)
 
 
-def test_events_are_followed_as_they_happen(sqlite_plant):
+def test_events_are_followed_as_they_happen_until_ctrl_c(sqlite_plant):
     environment = {"FOGLINE_URL": sqlite_plant.url, "FOGLINE_API_KEY": sqlite_plant.keys["admin"], "PATH": "/usr/bin"}
     command = [str(Path(sys.executable).with_name("fogline")), "event", "follow", "--json"]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
         timer = threading.Timer(15, process.kill)
         timer.start()
         with sqlite_plant.client() as client:
@@ -232,9 +249,31 @@ def test_events_are_followed_as_they_happen(sqlite_plant):
                 time.sleep(1.5)  # it listens from when it is there
                 client.put(f"/v1/devices/{sqlite_plant.ids.device}/tags", json={"tags": ["a"]})
         line = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read()
         timer.cancel()
-        process.terminate()
     assert json.loads(line)["kind"] == "device.tagged"
+    assert (process.returncode, told) == (130, "")
+
+
+def test_a_full_disk_behind_standard_output_is_told(sqlite_plant):
+    environment = {"FOGLINE_URL": sqlite_plant.url, "FOGLINE_API_KEY": sqlite_plant.keys["admin"], "PATH": "/usr/bin"}
+    command = [str(Path(sys.executable).with_name("fogline")), "device", "list"]
+    for words in ([], ["--json"]):
+        with Path("/dev/full").open("w") as full:
+            said = subprocess.run(
+                [*command, *words], env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            )
+        assert (said.returncode, said.stderr) == (Exit.OTHER, "error: cannot_write: No space left on device\n")
+
+
+def test_an_up_file_of_another_form_is_no_up_file(fogline, monkeypatch, tmp_path):
+    monkeypatch.delenv("FOGLINE_API_KEY")
+    monkeypatch.setenv("FOGLINE_STATE_DIR", str(tmp_path))
+    for text in ("nonsense", "[]", "{}", '{"api_key_file": 7}', '{"api_key_file": "/nonexistent"}'):
+        (tmp_path / "up.json").write_text(text)
+        said = fogline("device", "list")
+        assert (said.code, said.err[:18]) == (Exit.DENIED, "error: no_api_key:"), text
 
 
 def test_help_lists_every_exit_code(fogline):
