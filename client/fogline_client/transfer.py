@@ -11,10 +11,9 @@ from pathlib import Path
 import grpc
 
 from fogline_client import channel, durable
-from fogline_shared import wire
+from fogline_shared import bulk, wire
 from fogline_shared.errors import Corrupt, Unavailable
 from fogline_shared.proto import edge_pb2 as pb
-from fogline_shared.proto.edge_pb2_grpc import EdgeStub
 from fogline_shared.protocol import TaskReply
 
 # A transfer that brings nothing for this long is given up and resumed.
@@ -71,15 +70,20 @@ def _hash_of(part: Path) -> hashlib._Hash:
         return hashlib.file_digest(file, "sha256")
 
 
-async def _chunks(open_channel: grpc.aio.Channel, digest: str, offset: int) -> AsyncIterator[bytes]:
-    call = EdgeStub(open_channel).Fetch(pb.FetchRequest(digest=digest, offset=offset))
+async def _chunks(open_channel: grpc.aio.Channel, digest: str, offset: int) -> AsyncIterator[memoryview]:
+    fetch_call = open_channel.unary_stream(
+        f"/{bulk.EDGE}/Fetch",
+        request_serializer=pb.FetchRequest.SerializeToString,
+        response_deserializer=bulk.chunk_from_bytes,
+    )
+    call = fetch_call(pb.FetchRequest(digest=digest, offset=offset))
     try:
         while True:
             with channel.translated():
                 message = await asyncio.wait_for(call.read(), _STALL_S)
             if message is grpc.aio.EOF:
                 return
-            yield message.data
+            yield message
     except TimeoutError as error:
         raise Unavailable("transfer_stalled", f"nothing arrived for {_STALL_S:.0f} s") from error
     finally:
@@ -89,15 +93,20 @@ async def _chunks(open_channel: grpc.aio.Channel, digest: str, offset: int) -> A
 async def upload(open_channel: grpc.aio.Channel, reply: TaskReply, blob: Path | None) -> bool:
     """Hand over a reply; returns whether the coordinator had it already. Raises what the gateway answers."""
     timeout_s = 2 * _STALL_S + reply.size / 50_000
+    upload_call = open_channel.stream_unary(
+        f"/{bulk.EDGE}/Upload",
+        request_serializer=bulk.upload_to_bytes,
+        response_deserializer=pb.UploadReceipt.FromString,
+    )
     with channel.translated():
-        receipt = await EdgeStub(open_channel).Upload(_messages(reply, blob), timeout=timeout_s)
+        receipt = await upload_call(_messages(reply, blob), timeout=timeout_s)
     return bool(receipt.duplicate)
 
 
-async def _messages(reply: TaskReply, blob: Path | None) -> AsyncIterator[pb.UploadMessage]:
-    yield pb.UploadMessage(header=wire.reply_to_pb(reply))
+async def _messages(reply: TaskReply, blob: Path | None) -> AsyncIterator[pb.UploadHeader | bytes]:
+    yield wire.reply_to_pb(reply)
     if blob is None:
         return
     with blob.open("rb") as file:
         while data := file.read(_CHUNK):
-            yield pb.UploadMessage(data=data)
+            yield data

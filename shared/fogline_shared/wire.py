@@ -1,4 +1,4 @@
-"""Values ↔ protobuf. The only place, beside the gateway's servicers and the agent's sync, that imports generated code.
+"""Values ↔ protobuf. The only place, beside `bulk`, the gateway's servicers and the agent's sync, that imports generated code.
 
 Decoding raises :class:`~fogline_shared.errors.InvalidInput` ``malformed_frame`` for anything a correct peer cannot send.
 """

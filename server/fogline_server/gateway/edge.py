@@ -6,16 +6,53 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
+import grpc
+
 from fogline_server.gateway.enrollment import renew
 from fogline_server.gateway.infer import Teacher
 from fogline_server.gateway.parts import Parts
 from fogline_server.gateway.status import device_id_of, translated
 from fogline_server.gateway.sync import SyncStream
-from fogline_server.gateway.transfer import Transfer
+from fogline_server.gateway.transfer import Transfer, UploadPart
 from fogline_server.jobs.doorbell import EVENTS
+from fogline_shared import bulk
 from fogline_shared.proto import edge_pb2 as pb
 from fogline_shared.proto.edge_pb2_grpc import EdgeServicer
 from fogline_shared.wire import certificate_to_pb
+
+
+def handlers(edge: Edge) -> grpc.GenericRpcHandler:
+    """What the generated code would register, but for the calls that carry blobs: see :mod:`fogline_shared.bulk`."""
+    return grpc.method_handlers_generic_handler(
+        bulk.EDGE,
+        {
+            "Renew": grpc.unary_unary_rpc_method_handler(
+                edge.Renew,
+                request_deserializer=pb.RenewRequest.FromString,
+                response_serializer=pb.Certificate.SerializeToString,
+            ),
+            "Sync": grpc.stream_stream_rpc_method_handler(
+                edge.Sync,
+                request_deserializer=pb.DeviceFrame.FromString,
+                response_serializer=pb.CloudFrame.SerializeToString,
+            ),
+            "Fetch": grpc.unary_stream_rpc_method_handler(
+                edge.Fetch,
+                request_deserializer=pb.FetchRequest.FromString,
+                response_serializer=bulk.chunk_to_bytes,
+            ),
+            "Upload": grpc.stream_unary_rpc_method_handler(
+                edge.Upload,
+                request_deserializer=bulk.upload_from_bytes,
+                response_serializer=pb.UploadReceipt.SerializeToString,
+            ),
+            "Infer": grpc.unary_unary_rpc_method_handler(
+                edge.Infer,
+                request_deserializer=pb.InferRequest.FromString,
+                response_serializer=pb.InferReply.SerializeToString,
+            ),
+        },
+    )
 
 
 class Edge(EdgeServicer):
@@ -45,7 +82,7 @@ class Edge(EdgeServicer):
             await self._transfer.fetch(device_id_of(context), request, context)
 
     async def Upload(  # noqa: N802
-        self, request_iterator: AsyncIterator[pb.UploadMessage], context: Any
+        self, request_iterator: AsyncIterator[UploadPart], context: Any
     ) -> pb.UploadReceipt:
         async with translated(context, "Upload"):
             return await self._transfer.upload(device_id_of(context), aiter(request_iterator))

@@ -10,7 +10,7 @@ import grpc
 from fogline_server.blobs.store import BlobStore
 from fogline_server.db.database import Database
 from fogline_server.devices.authority import CertificateAuthority
-from fogline_server.gateway.edge import Edge
+from fogline_server.gateway.edge import Edge, handlers
 from fogline_server.gateway.enrollment import Enrollment
 from fogline_server.gateway.hub import Hub
 from fogline_server.gateway.infer import Teacher
@@ -20,7 +20,7 @@ from fogline_server.gateway.transfer import CHUNK, Transfer
 from fogline_server.jobs.doorbell import Doorbell
 from fogline_shared.enrollment import MAX_CSR_BYTES, MAX_TOKEN_CHARS
 from fogline_shared.errors import Unavailable
-from fogline_shared.proto.edge_pb2_grpc import add_EdgeServicer_to_server, add_EnrollmentServicer_to_server
+from fogline_shared.proto.edge_pb2_grpc import add_EnrollmentServicer_to_server
 
 _KEEPALIVE = (
     # A second server on the same port must fail, not share it.
@@ -83,7 +83,7 @@ class GatewayServer:
             raise
         sync = SyncStream(self._parts, self._hub)
         servicer = Edge(self._parts, self.gateway_target, sync=sync, transfer=self._transfer, teacher=self._teacher)
-        add_EdgeServicer_to_server(servicer, edge)
+        edge.add_generic_rpc_handlers((handlers(servicer),))
         add_EnrollmentServicer_to_server(Enrollment(self._parts, self.gateway_target), enrollment)
         self._hub.start()
         await asyncio.gather(edge.start(), enrollment.start())

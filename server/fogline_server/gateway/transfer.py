@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
@@ -26,6 +26,9 @@ from fogline_shared.protocol import TaskReply
 from fogline_shared.wire import reply_from_pb
 
 CHUNK = 1 << 20
+# What a message of an upload holds; None: nothing.
+UploadPart = pb.UploadHeader | memoryview | None
+_END: Final = object()
 # Bytes of a refused upload that are read and dropped at most.
 _DRAIN = 64 * CHUNK
 
@@ -41,9 +44,9 @@ class Transfer:
         """Send a blob the device may read, from an offset. Raises NotFound ``blob_not_found``, InvalidInput ``bad_offset``."""
         chunks = await self._parts.read(partial(self._open, device_id, request.digest, request.offset))
         for data in chunks.first:
-            await context.write(pb.Chunk(data=data))
+            await context.write(data)
         while data := await asyncio.to_thread(next, chunks.rest, b""):
-            await context.write(pb.Chunk(data=data))
+            await context.write(data)
 
     def _open(self, device_id: str, digest: str, offset: int, session: Session) -> _Chunks:
         """Check who asks, and read a first piece: a small blob is then read wholly, in one visit to a thread."""
@@ -55,7 +58,7 @@ class Transfer:
         first = list(islice(rest, 1))
         return _Chunks(first=first, rest=rest if size - offset > CHUNK else iter(()))
 
-    async def upload(self, device_id: str, messages: AsyncIterator[pb.UploadMessage]) -> pb.UploadReceipt:
+    async def upload(self, device_id: str, messages: AsyncIterator[UploadPart]) -> pb.UploadReceipt:
         """Store a reply's blob, then the reply; a second time changes nothing and says so.
 
         Raises NotFound ``task_unknown``; Exhausted ``reply_too_large``, ``blob_too_large``, ``disk_full``; Corrupt
@@ -67,7 +70,7 @@ class Transfer:
             await self._drain(messages)
             raise
 
-    async def _upload(self, device_id: str, messages: AsyncIterator[pb.UploadMessage]) -> pb.UploadReceipt:
+    async def _upload(self, device_id: str, messages: AsyncIterator[UploadPart]) -> pb.UploadReceipt:
         reply = await self._header(messages)
         task = await self._parts.read(partial(_task, device_id, reply.task_id))
         if reply.size > task.max_reply_bytes:
@@ -83,7 +86,7 @@ class Transfer:
             duplicate = await asyncio.to_thread(receive)
         return pb.UploadReceipt(duplicate=duplicate, status="ACCEPTED")
 
-    def _keep(self, reply: TaskReply, limit: int, receive: Callable[[], bool], feed: Iterator[bytes]) -> bool:
+    def _keep(self, reply: TaskReply, limit: int, receive: Callable[[], bool], feed: Iterator[memoryview]) -> bool:
         """Write the blob, then the reply, in one visit to a thread."""
         blob = self._parts.blobs.put(feed, expect=reply.digest, limit=limit)
         if blob.size != reply.size:
@@ -98,26 +101,26 @@ class Transfer:
         self._parts.doorbell.ring(RUN + run_id)
         return duplicate
 
-    async def _drain(self, messages: AsyncIterator[pb.UploadMessage]) -> None:
+    async def _drain(self, messages: AsyncIterator[UploadPart]) -> None:
         """Read on for a while: a Python client that is still sending when its call ends sees INTERNAL, not our code."""
         left = _DRAIN
         with suppress(TimeoutError):
             async with asyncio.timeout(self._parts.options.idle_s):
-                while left > 0 and (message := await anext(messages, None)) is not None:
-                    left -= len(message.data)
+                while left > 0 and (part := await anext(messages, _END)) is not _END:
+                    left -= len(part) if isinstance(part, memoryview) else 0
 
     def close(self) -> None:
         """Let no more uploads begin and wait for the ones being written."""
         self._writers.shutdown(wait=True, cancel_futures=True)
 
-    async def _header(self, messages: AsyncIterator[pb.UploadMessage]) -> TaskReply:
+    async def _header(self, messages: AsyncIterator[UploadPart]) -> TaskReply:
         async with asyncio.timeout(self._parts.options.idle_s):
             first = await anext(messages, None)
-        if first is None or first.WhichOneof("body") != "header":
+        if not isinstance(first, pb.UploadHeader):
             raise InvalidInput("malformed_frame", "an upload begins with its header")
-        return reply_from_pb(first.header)
+        return reply_from_pb(first)
 
-    async def _store(self, messages: AsyncIterator[pb.UploadMessage], keep: Callable[[Iterator[bytes]], bool]) -> bool:
+    async def _store(self, messages: AsyncIterator[UploadPart], keep: Callable[[_Feed], bool]) -> bool:
         """What ``keep`` returns, which is given the data in a thread."""
         loop = asyncio.get_running_loop()
         feed = _Feed(loop)
@@ -132,14 +135,14 @@ class Transfer:
             feed.abandon()
             raise
 
-    async def _data(self, messages: AsyncIterator[pb.UploadMessage]) -> bytes | None:
+    async def _data(self, messages: AsyncIterator[UploadPart]) -> memoryview | None:
         async with asyncio.timeout(self._parts.options.idle_s):
-            message = await anext(messages, None)
-        if message is None:
+            part = await anext(messages, _END)
+        if part is _END:
             return None
-        if message.WhichOneof("body") != "data":
+        if not isinstance(part, memoryview):
             raise InvalidInput("malformed_frame", "after its header an upload is data")
-        return message.data
+        return part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,16 +153,16 @@ class _Chunks:
     rest: Iterator[bytes]
 
 
-class _Feed(Iterator[bytes]):
+class _Feed(Iterator[memoryview]):
     """Chunks from the event loop to a thread, at most four ahead."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._room = asyncio.Semaphore(4)
         # None: the end; an exception: the sender is gone.
-        self._items: queue.SimpleQueue[bytes | Exception | None] = queue.SimpleQueue()
+        self._items: queue.SimpleQueue[memoryview | Exception | None] = queue.SimpleQueue()
 
-    async def put(self, data: bytes) -> None:
+    async def put(self, data: memoryview) -> None:
         await self._room.acquire()
         self._items.put(data)
 
@@ -177,7 +180,7 @@ class _Feed(Iterator[bytes]):
             # Somebody looks at it, so that an abandoned upload is no "exception never retrieved".
             stored.exception()
 
-    def __next__(self) -> bytes:
+    def __next__(self) -> memoryview:
         item = self._items.get()
         if isinstance(item, Exception):
             raise item
