@@ -11,8 +11,9 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from fogline_shared.errors import ErrorKind, FoglineError
 
@@ -120,13 +121,15 @@ def install(app: FastAPI) -> None:
         return of_fogline_error(error)
 
     @app.exception_handler(RequestValidationError)
-    def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+    def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         raw = error.errors()
         if raw and raw[0]["type"] == "json_invalid":
             return problem(400, "malformed_json", f"the body is not JSON: {raw[0]['ctx']['error']}")
         errors = [
             FieldError(location=[_printable(str(part)) for part in e["loc"]], message=_printable(e["msg"])) for e in raw
         ]
+        if errors and errors[0].location == ["body"] and "json" not in request.headers.get("content-type", ""):
+            errors[0].message = f"send it as application/json. {errors[0].message}"
         first = f"{'.'.join(errors[0].location)}: {errors[0].message}" if errors else "invalid"
         return problem(422, "invalid_request", first, errors=errors)
 
@@ -137,17 +140,31 @@ def install(app: FastAPI) -> None:
         response.headers.update(error.headers or {})
         return response
 
+    @app.exception_handler(ClientDisconnect)
+    def _gone(_request: Request, _error: ClientDisconnect) -> JSONResponse:
+        # Nobody reads this; without it the log would hold a traceback for each upload that is broken off.
+        return problem(400, "malformed_request", "the body ended early")
+
+    _install_database(app)
+
+    @app.exception_handler(Exception)
+    def _unexpected(_request: Request, _error: Exception) -> JSONResponse:
+        return _internal()
+
+
+def _install_database(app: FastAPI) -> None:
     @app.exception_handler(IntegrityError)
     def _race(_request: Request, _error: IntegrityError) -> JSONResponse:
         return problem(
             409, "concurrent_change", "somebody else changed the same thing at the same time: look and retry"
         )
 
+    @app.exception_handler(DataError)
+    def _unstorable(_request: Request, error: DataError) -> JSONResponse:
+        _log.warning("a value that the database cannot hold came this far", exc_info=error)
+        return problem(422, "unstorable_value", "a value cannot be stored")
+
     @app.exception_handler(DBAPIError)
     def _database(_request: Request, error: DBAPIError) -> JSONResponse:
         _log.error("database error", exc_info=error)
         return problem(503, "database_unavailable", "the database does not answer for now: retry")
-
-    @app.exception_handler(Exception)
-    def _unexpected(_request: Request, _error: Exception) -> JSONResponse:
-        return _internal()

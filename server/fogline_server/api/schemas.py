@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Path, Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.convertors import Convertor, register_url_convertor
 
 T = TypeVar("T")
@@ -42,6 +43,13 @@ def _storable(value: Any, depth: int = 0) -> Any:
     return value
 
 
+def _utc(moment: datetime) -> datetime:
+    if not 1970 <= moment.year < 9000:  # near the ends of the calendar, another time zone has no such moment
+        raise ValueError("a time is between the years 1970 and 9000")
+    return moment.astimezone(UTC)
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
 Text = Annotated[str, AfterValidator(_no_nul), Field(max_length=2000)]
 Name = Annotated[str, AfterValidator(_no_nul), Field(min_length=1, max_length=80)]
 # JSON numbers beyond 2**53 do not survive other JSON readers.

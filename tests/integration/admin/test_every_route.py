@@ -138,6 +138,26 @@ def test_lower_roles_may_what_they_may(sqlite_plant):
         ),
         ("GET", "/v1/devices", {"params": {"cursor": "%00"}}, 422, "invalid_request"),
         ("GET", "/v1/jobs", {"params": {"limit": "9" * 30}}, 422, "invalid_request"),
+        ("GET", "/v1/events", {"params": {"cursor": 2**31}}, 422, "invalid_request"),
+        ("GET", "/v1/events", {"headers": {"Last-Event-ID": str(2**31)}}, 422, "invalid_request"),
+        *(
+            (
+                "POST",
+                "/v1/schedules",
+                {"json": {"name": "n", "action": "run", "at": at, "spec": {"recipe": "tiny"}}},
+                422,
+                "invalid_request",
+            )
+            for at in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2040-01-01T00:00:00", 1e300)
+        ),
+        (
+            "POST",
+            "/v1/rollouts",
+            {"json": {"release": "champion", "start_at": "0001-01-01T00:00:00+14:00"}},
+            422,
+            "invalid_request",
+        ),
+        ("POST", "/v1/runs", {"content": b'{"recipe": "tiny"}'}, 422, "invalid_request"),
         ("GET", "/v1/nothing", {}, 404, "route_not_found"),
         ("DELETE", "/v1/runs", {}, 405, "method_not_allowed"),
         ("POST", "/v1/runs", {"content": b"x" * (1 << 20) + b"x"}, 413, "body_too_large"),

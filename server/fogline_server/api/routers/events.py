@@ -21,11 +21,13 @@ from fogline_server.db.events import Event
 router = APIRouter(prefix="/events", tags=["events"])
 
 _POLL_S = 0.5
+# A sequence number is a four-byte integer in PostgreSQL.
+_END = 2**31
 # Numbers are given when a row is written, not when it is committed: a slow transaction's event appears late, below
 # newer ones. The stream looks this far back each time and sends what it has not sent.
 _OVERLAP = 100
 
-Seq = Annotated[int | None, Query(ge=0, lt=2**53, description="next_cursor of the page before")]
+Seq = Annotated[int | None, Query(ge=0, lt=_END, description="next_cursor of the page before")]
 Word = Annotated[str | None, Query(pattern=ID_PATTERN)]
 
 
@@ -52,7 +54,7 @@ async def list_events(
     kind: Word = None,
     cursor: Seq = None,
     limit: Limit = 50,
-    last_event_id: Annotated[int | None, Header(ge=0, lt=2**53)] = None,
+    last_event_id: Annotated[int | None, Header(ge=0, lt=_END)] = None,
 ) -> Any:
     """Events, newest first.
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 from sqlalchemy.orm import Session
 
 from fogline_server.api import schemas
@@ -15,7 +15,7 @@ from fogline_server.api.auth import Caller
 from fogline_server.api.idempotent import IDEMPOTENT, IdempotentRoute
 from fogline_server.api.pagination import page_of
 from fogline_server.api.problems import responses
-from fogline_server.api.schemas import Cursor, Id, JsonObject, Limit, Page, PathId, Resource, Tags, Text, Whole
+from fogline_server.api.schemas import Cursor, Id, JsonObject, Limit, Moment, Page, PathId, Resource, Tags, Text, Whole
 from fogline_server.api.services import Parts, Services
 from fogline_server.db.base import utc_now
 from fogline_server.registry.service import get_release
@@ -62,7 +62,7 @@ class NewRollout(schemas.Request):
     release: Id
     plan: Plan = Plan()
     start: bool = False
-    start_at: AwareDatetime | None = None
+    start_at: Moment | None = None
 
 
 class Reason(schemas.Request):

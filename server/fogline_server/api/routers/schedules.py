@@ -7,14 +7,14 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from fogline_server.api import schemas
 from fogline_server.api.auth import Caller
 from fogline_server.api.idempotent import IDEMPOTENT, IdempotentRoute
 from fogline_server.api.pagination import page_of
 from fogline_server.api.problems import responses
-from fogline_server.api.schemas import Cursor, JsonObject, Limit, Name, Page, PathId, Resource
+from fogline_server.api.schemas import Cursor, JsonObject, Limit, Moment, Name, Page, PathId, Resource
 from fogline_server.api.services import Parts
 from fogline_server.db.base import utc_now
 from fogline_server.schedules import service
@@ -39,7 +39,7 @@ class NewSchedule(schemas.Request):
     action: Action
     spec: JsonObject = Field(default_factory=dict)
     cron: Word | None = None
-    at: AwareDatetime | None = None
+    at: Moment | None = None
     time_zone: Word = "UTC"
     misfire: Misfire = "fire_once"
     overlap: Overlap = "skip"
@@ -52,7 +52,7 @@ class ScheduleChange(schemas.Request):
     name: Name | None = None
     spec: JsonObject | None = None
     cron: Word | None = None
-    at: AwareDatetime | None = None
+    at: Moment | None = None
     time_zone: Word | None = None
     misfire: Misfire | None = None
     overlap: Overlap | None = None
