@@ -7,6 +7,7 @@ It carries torch and flwr so that the agent need not. Lines come by stdin and go
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import queue
@@ -58,6 +59,8 @@ def main() -> None:
     while True:
         order = Order(**exchange.parse(lines.get()))
         replies.write(exchange.line(_answer(worker, order)))
+        # Models end in cycles of references. Nobody waits now, and the next task wants their memory.
+        gc.collect()
 
 
 def _answer(worker: _Worker | FoglineError, order: Order) -> Done:
