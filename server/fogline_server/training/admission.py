@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any, Protocol
 
@@ -23,6 +25,8 @@ SAMPLES, LOSS = "num-examples", "loss"
 PLAUSIBLE_GROWTH = 10
 # Values that are compared at a time: they and their differences stay in the processor's cache.
 _BLOCK = 1 << 15
+# More would each want its share of the machine from the gateway, which is still taking replies of other runs.
+_MEASURED_AT_ONCE = 2
 # Below three replies there is no majority to compare a norm with.
 SMALLEST_COHORT = 3
 
@@ -96,10 +100,10 @@ def judge_updates(
     statistics move towards each device's own data whatever the learning rate, so they are also compared with their size.
     """
     judged = [_judge(candidate, limits, (LOSS,)) for candidate in candidates]
-    judged = [
-        _measure(judgement, candidate, reference, frozenset(running))
-        for judgement, candidate in zip(judged, candidates, strict=True)
-    ]
+    # Every value of every reply is read, and numpy lets go of the interpreter while it does.
+    with ThreadPoolExecutor(_MEASURED_AT_ONCE) as threads:
+        measure = partial(_measure, reference=reference, running=frozenset(running))
+        judged = list(threads.map(measure, judged, candidates))
     accepted = [j for j in judged if j.verdict == UpdateVerdict.ACCEPTED]
     if len(accepted) < SMALLEST_COHORT:
         return judged
@@ -133,7 +137,7 @@ def _refusal(node_id: int, refused: _Refused) -> Judgement:
 
 
 def _measure(
-    judgement: Judgement, candidate: Candidate, reference: Mapping[str, NDArray[Any]], running: frozenset[str]
+    judgement: Judgement, candidate: Candidate, *, reference: Mapping[str, NDArray[Any]], running: frozenset[str]
 ) -> Judgement:
     if judgement.verdict != UpdateVerdict.ACCEPTED:
         return judgement
