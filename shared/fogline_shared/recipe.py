@@ -34,16 +34,21 @@ _FEWEST_CLASSES = 2
 class Dataset:
     """Labelled examples. ``x``: (n, *input_shape) float32, raw sensor units; ``y``: (n,) int64 class indices.
 
-    ``source`` may carry what augmentation needs beyond the windows themselves (whole recordings, say).
+    ``source`` may carry what augmentation needs beyond the windows themselves (whole recordings, say). ``groups``: (n,)
+    int64, which examples belong together (windows of one recording): they resemble each other, so a comparison of models
+    counts groups as evidence, not examples. None: every example stands for itself.
     """
 
     x: FloatArray
     y: LabelArray
     source: Any = None
+    groups: LabelArray | None = None
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y):
             raise InvalidInput("invalid_dataset", f"{len(self.x)} examples but {len(self.y)} labels")
+        if self.groups is not None and len(self.groups) != len(self.y):
+            raise InvalidInput("invalid_dataset", f"{len(self.y)} examples but {len(self.groups)} group numbers")
 
     def __len__(self) -> int:
         return len(self.y)

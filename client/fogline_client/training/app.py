@@ -6,10 +6,12 @@ once, from its own node configuration (the recipe's ``device_options``), and nev
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from flwr.clientapp import ClientApp
 
 from fogline_recipes import parameters
@@ -36,16 +38,23 @@ def build_app(recipe: Recipe) -> ClientApp:
     return app
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Loaded:
+    options: Mapping[str, str]
+    data: Dataset
+    fingerprint: int
+
+
 class _Device:
     """Handlers over one recipe; the data is kept between messages."""
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
-        self._loaded: tuple[dict[str, str], Dataset] | None = None
+        self._loaded: _Loaded | None = None
 
     def query(self, message: Message, context: Context) -> Message:
         """Sums for standardisation."""
-        data = self._data(context)
+        data = self._load(context).data
         sums = self._recipe.channel_sums(data)
         metrics: Metrics = {
             "num-examples": len(data),
@@ -62,8 +71,9 @@ class _Device:
         teacher = None
         if "teacher" in message.content:
             teacher = self._model(message, "teacher", str(config["teacher_size"]))
-        plan = _plan(config, context.node_id)
-        result = self._recipe.train(model, self._data(context), _standardisation(config), plan, teacher=teacher)
+        loaded = self._load(context)
+        plan = _plan(config, loaded.fingerprint)
+        result = self._recipe.train(model, loaded.data, _standardisation(config), plan, teacher=teacher)
         metrics = MetricRecord({"num-examples": result.examples, "loss": float(result.loss)})
         content = RecordDict({"arrays": flower.to_record(parameters.read(model)), "metrics": metrics})
         return Message(content, reply_to=message)
@@ -72,7 +82,7 @@ class _Device:
         """How the parameters that came do on this device's data."""
         config = _config(message)
         model = self._model(message, "arrays", str(config["size"]))
-        evaluation = self._recipe.evaluate(model, self._data(context), _standardisation(config))
+        evaluation = self._recipe.evaluate(model, self._load(context).data, _standardisation(config))
         metrics: Metrics = {
             "num-examples": evaluation.examples,
             "accuracy": float(evaluation.accuracy),
@@ -80,12 +90,12 @@ class _Device:
         }
         return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
 
-    def _data(self, context: Context) -> Dataset:
+    def _load(self, context: Context) -> _Loaded:
         options = {name: str(value) for name, value in context.node_config.items()}
-        if self._loaded is None or self._loaded[0] != options:
-            data = self._recipe.device_data(options)
-            self._loaded = (options, check_data(self._recipe, data, what="this device's data"))
-        return self._loaded[1]
+        if self._loaded is None or self._loaded.options != options:
+            data = check_data(self._recipe, self._recipe.device_data(options), what="this device's data")
+            self._loaded = _Loaded(options=options, data=data, fingerprint=fingerprint_of(data))
+        return self._loaded
 
     def _model(self, message: Message, record: str, size: str) -> Module:
         model = self._recipe.model(size, seed=0)
@@ -104,8 +114,15 @@ def _standardisation(config: Mapping[str, Any]) -> Standardisation:
     return Standardisation(mean=tuple(config["mean"]), scale=tuple(config["scale"]))
 
 
-def _plan(config: Mapping[str, Any], node_id: int) -> TrainPlan:
+def _plan(config: Mapping[str, Any], fingerprint: int) -> TrainPlan:
     plan = {field.name: config[field.name] for field in fields(TrainPlan) if field.name in config}
     # One seed a device and round: the same for a repeated task, different between devices.
-    plan["seed"] = (int(plan.get("seed", 0)) * 1_000_003 + node_id) % 2**63
+    plan["seed"] = (int(plan.get("seed", 0)) * 1_000_003 + fingerprint) % 2**63
     return TrainPlan(**plan)
+
+
+def fingerprint_of(data: Dataset) -> int:
+    """A number of the data itself. Node ids differ between fleets; the same data is to be trained on in the same way."""
+    digest = hashlib.sha256(np.ascontiguousarray(data.x).data)
+    digest.update(np.ascontiguousarray(data.y).data)
+    return int.from_bytes(digest.digest()[:7], "big")

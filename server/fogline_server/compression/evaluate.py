@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fogline_server.compression.engine import FloatArray, open_session, run
 from fogline_shared.errors import Corrupt
@@ -21,6 +22,12 @@ ZSTD_LEVEL = 19
 def evaluate(model: bytes, data: Dataset) -> Evaluation:
     """Accuracy, cross-entropy and confusion of an artifact on raw examples; raises Corrupt ``logits_not_finite``."""
     return score(run(open_session(model), data.x), data.y)
+
+
+def correct(model: bytes, data: Dataset) -> NDArray[np.bool_]:
+    """Which examples an artifact labels right, (n,)."""
+    right: NDArray[np.bool_] = run(open_session(model), data.x).argmax(axis=1) == data.y
+    return right
 
 
 def score(logits: FloatArray, y: LabelArray) -> Evaluation:

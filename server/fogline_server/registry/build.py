@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from fogline_server.compression.evaluate import evaluate
+from fogline_server.compression.evaluate import correct
 from fogline_server.compression.examples import calibration_examples
 from fogline_server.compression.export import OUTPUT_NAME, export_onnx
 from fogline_server.compression.methods.base import Float, load_method
@@ -70,14 +70,8 @@ def build_artifacts(recipe: Recipe, sources: Mapping[str, Source]) -> Built:
 def _choose(recipe: Recipe, exported: Mapping[str, bytes]) -> Choice:
     holdout = recipe.holdout()
     if holdout is None:
-        return choose(control=None, examples=0)
-    accuracy = {role: round(evaluate(model, holdout).accuracy, 6) for role, model in exported.items()}
-    return choose(
-        control=accuracy[CONTROL],
-        distilled=accuracy.get(DISTILLED),
-        teacher=accuracy.get("teacher"),
-        examples=len(holdout),
-    )
+        return choose(None)
+    return choose({role: correct(model, holdout) for role, model in exported.items()}, holdout.groups)
 
 
 def quantize(ctx: JobContext) -> Outcome:

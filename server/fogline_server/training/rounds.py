@@ -1,7 +1,7 @@
 """One round over any Flower grid: statistics, training, evaluation. Used by the trainer and by simulations alike.
 
-Replies are put in the order of their nodes before anything adds them up, so that a round's result does not depend on
-who was faster; the strategy sees only what admission accepted, in the form admission has checked.
+Replies are put in an order of their own before anything adds them up, so that a round's result depends neither on who was
+faster nor on the ids of a fleet; the strategy sees only what admission accepted, in the form admission has checked.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from fogline_server.training.admission import (
     Limits,
     judge_metrics,
     judge_updates,
-    quorum_of,
 )
 from fogline_server.training.geometric import Geometric
 from fogline_server.training.statistics import Statistics, gather, too_few_accepted
@@ -65,7 +64,7 @@ class Evaluated:
     judgements: Sequence[Judgement]
 
 
-def gather_statistics(grid: Grid, recipe: Recipe, *, quorum: float = 0.0) -> tuple[Statistics, Sequence[Judgement]]:
+def gather_statistics(grid: Grid, recipe: Recipe, *, needed: int = 1) -> tuple[Statistics, Sequence[Judgement]]:
     """Round 0. Raises Conflict ``no_update_accepted`` or ``quorum_not_reached``, as :func:`train` does."""
     content = RecordDict({CONFIG: ConfigRecord({"recipe": recipe.name})})
     messages = [
@@ -73,7 +72,6 @@ def gather_statistics(grid: Grid, recipe: Recipe, *, quorum: float = 0.0) -> tup
         for node in grid.get_node_ids()
     ]
     replies = _in_order(grid.send_and_receive(messages))
-    needed = quorum_of(quorum, len(messages))
     return gather([_candidate(reply) for reply in replies], channels=recipe.input_shape[0], needed=needed)
 
 
@@ -87,14 +85,14 @@ def train(
     plan: TrainPlan,
     statistics: Statistics,
     max_norm_ratio: float,
-    quorum: float = 0.0,
+    needed: int = 1,
     teacher: Teacher | None = None,
     running: Collection[str] = (),
     adaptive: bool = False,
 ) -> Trained:
     """One training round. Raises Conflict ``no_update_accepted`` or ``quorum_not_reached``.
 
-    ``quorum``: the share of the messages whose replies must be accepted, 0 for any at all.
+    ``needed``: how many replies must be accepted.
     ``running``: names of running statistics. With an ``adaptive`` strategy they take the plain mean: a server-side
     optimiser would step BatchNorm's variances below zero.
     """
@@ -110,7 +108,6 @@ def train(
     limits = Limits(enrolled=statistics.samples, max_norm_ratio=max_norm_ratio)
     judgements = judge_updates([_candidate(reply) for reply in replies], reference, limits, running=running)
     accepted = _admitted(replies, judgements, list(reference))
-    needed = quorum_of(quorum, len(messages))
     if len(accepted) < needed:
         raise too_few_accepted(number, judgements, needed)
     loss = _mean(judgements, [judgement.loss for judgement in judgements])
@@ -166,7 +163,13 @@ def _config(
 
 
 def _in_order(replies: Iterable[Message]) -> list[Message]:
-    return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
+    """By what they say, then by node: ids are drawn anew for each fleet, and sums depend on the order of their terms."""
+    return sorted(replies, key=lambda reply: (_said(reply), reply.metadata.src_node_id))
+
+
+def _said(reply: Message) -> str:
+    metrics = None if reply.has_error() else reply.content.get(METRICS)
+    return repr(sorted(metrics.items())) if isinstance(metrics, MetricRecord) else ""
 
 
 def _candidate(reply: Message) -> Candidate:

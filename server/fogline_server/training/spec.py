@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from fogline_server.training.admission import quorum_of
 from fogline_server.training.checks import number
 from fogline_server.training.strategies import base as strategies
 from fogline_shared.errors import InvalidInput
@@ -32,10 +33,11 @@ class RunSpec:
     ``rounds`` None takes the recipe's default. ``plan`` overrides the recipe's hyper-parameters. A round starts when
     ``min_devices`` eligible devices are online and takes at most ``max_devices`` of them. It closes when all have
     answered, or at ``round_deadline_s`` if at least the share ``quorum`` has; without a quorum it waits on, and the run
-    fails at four times the deadline. It commits only if updates of that share of the cohort are accepted, else the run
-    fails: a device that errs or is refused counts as one that is silent. An update that moves ``max_norm_ratio`` times as far as the cohort's median is
-    refused. ``evaluate_every`` n asks the devices to evaluate after each n-th round (0: never). ``distil_from`` names
-    the run whose model the devices learn soft labels from; ``init_from`` a parameter blob to start at.
+    fails at four times the deadline. It commits if that share of ``min_devices`` gave updates
+    that are accepted: a device that errs or is refused is left out, and the run fails only when too few remain. An update
+    that moves ``max_norm_ratio`` times as far as the cohort's median is refused. ``evaluate_every`` n asks the devices to
+    evaluate after each n-th round (0: never). ``distil_from`` names the run whose model the devices learn soft labels
+    from; ``init_from`` a parameter blob to start at.
     Raises InvalidInput ``invalid_run``, ``unknown_strategy`` or ``invalid_option``, naming the field and its range.
     """
 
@@ -109,6 +111,11 @@ class RunSpec:
         """The number of training rounds of a resolved spec."""
         assert self.rounds is not None, "the spec was not resolved against its recipe"
         return self.rounds
+
+    @property
+    def fewest_updates(self) -> int:
+        """How many updates must be accepted for a round to commit."""
+        return quorum_of(self.quorum, self.min_devices)
 
     def as_json(self) -> dict[str, Any]:
         """For the run's row."""

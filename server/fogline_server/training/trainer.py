@@ -116,7 +116,7 @@ class Trainer:
             return Statistics.from_json(known)
         nodes = self._cohort(0)
         grid = self._grid(0, "query", nodes, _SMALL_REPLY)
-        statistics, judgements = rounds.gather_statistics(grid, self._recipe, quorum=self._spec.quorum)
+        statistics, judgements = rounds.gather_statistics(grid, self._recipe, needed=self._spec.fewest_updates)
         self._commit(0, RoundEnd(judgements={"query": judgements}, metrics={}, statistics=statistics))
         return statistics
 
@@ -134,7 +134,7 @@ class Trainer:
             plan=plan,
             statistics=statistics,
             max_norm_ratio=self._spec.max_norm_ratio,
-            quorum=self._spec.quorum,
+            needed=self._spec.fewest_updates,
             teacher=teacher,
             running=[name for name, _ in self._model.named_buffers() if name in arrays],
             adaptive=self._rule.adaptive,

@@ -52,9 +52,9 @@ def _raw() -> dict[str, Any]:
 
 
 def windows(people: Collection[int], *, hop: int) -> Dataset:
-    """Every window of those people's recordings, a new one each ``hop`` samples; ``source`` is :class:`Recordings`.
+    """Every window of those people's recordings, a new one each ``hop`` samples, grouped by recording.
 
-    Raises Unavailable ``no_smartwatch_data`` when seglearn is not installed.
+    ``source`` is :class:`Recordings`. Raises Unavailable ``no_smartwatch_data`` when seglearn is not installed.
     """
     raw = _raw()
     chosen = [i for i, person in enumerate(raw["subject"]) if person in people]
@@ -69,5 +69,8 @@ def windows(people: Collection[int], *, hop: int) -> Dataset:
     joined = np.concatenate(series)
     x = joined[start[:, None] + np.arange(WIDTH)].transpose(0, 2, 1)
     return Dataset(
-        x=np.ascontiguousarray(x), y=y.copy(), source=Recordings(series=joined, start=start, first=first, last=last)
+        x=np.ascontiguousarray(x),
+        y=y.copy(),
+        source=Recordings(series=joined, start=start, first=first, last=last),
+        groups=first.copy(),
     )

@@ -43,9 +43,10 @@ def grid_of(*, poison: bool = False) -> InProcessGrid:
 class Bench:
     """A run without a database."""
 
-    def __init__(self, strategy: str, *, poison: bool = False, **options: object) -> None:
+    def __init__(self, strategy: str, *, poison: bool = False, seed: int = 0, **options: object) -> None:
         self.recipe = Tiny()
-        self.spec = RunSpec(recipe="tiny", rounds=8, strategy=strategy, strategy_options=options).resolved(self.recipe)
+        spec = RunSpec(recipe="tiny", rounds=8, strategy=strategy, strategy_options=options, seed=seed)
+        self.spec = spec.resolved(self.recipe)
         self.rule = self.spec.rule()
         self.strategy = self.rule.build()
         self.grid = grid_of(poison=poison)
@@ -78,7 +79,8 @@ def test_poisoned_reply_is_refused_and_the_round_goes_on(name: str) -> None:
     bench = Bench(name, poison=True)
     before = flower.arrays_of(bench.arrays)
     trained = bench.round(1)
-    assert [j.verdict for j in trained.judgements] == [UpdateVerdict.ACCEPTED] * 6 + [UpdateVerdict.REFUSED]
+    verdicts = {j.node_id: j.verdict for j in trained.judgements}
+    assert verdicts == {n: UpdateVerdict.REFUSED if n == 7 else UpdateVerdict.ACCEPTED for n in NODES}
     after = flower.arrays_of(trained.arrays)
     assert list(after) == list(before)
     assert all(np.isfinite(array).all() and array.dtype == np.float32 for array in after.values())
@@ -109,6 +111,20 @@ def test_running_variances_stay_positive_under_an_adaptive_strategy() -> None:
         bench.round(number)
     arrays = flower.arrays_of(bench.arrays)
     assert min(arrays[name].min() for name in arrays if name.endswith("running_var")) > 0
+
+
+def test_same_data_gives_the_same_bits_in_another_fleet() -> None:
+    """Node ids are drawn anew when devices enrol; another seed shows that the comparison can fail."""
+    one, other, seeded = Bench("fedavg"), Bench("fedavg"), Bench("fedavg", seed=1)
+    app = build_app(Tiny())
+    other.grid = InProcessGrid({2**40 - 7 * node: (app, {"seed": str(node)}) for node in NODES})
+    other.statistics, _ = rounds.gather_statistics(other.grid, other.recipe)
+    for bench in (one, other, seeded):
+        for number in (1, 2):
+            bench.round(number)
+    assert one.statistics.standardisation == other.statistics.standardisation
+    assert one.blob() == other.blob()
+    assert one.blob() != seeded.blob()
 
 
 def test_fedavg_learns() -> None:
@@ -145,7 +161,8 @@ def test_app_that_raises_is_an_error_reply_and_counts_for_nothing() -> None:
     apps = {node: (build_app(Tiny()), {"seed": str(node)}) for node in NODES}
     bench.grid = InProcessGrid({**apps, 3: (broken, {})})
     judged = bench.round(1).judgements
-    assert (judged[2].verdict, judged[2].code, judged[2].reason) == (
+    failed = next(j for j in judged if j.node_id == 3)
+    assert (failed.verdict, failed.code, failed.reason) == (
         UpdateVerdict.ERROR,
         "RuntimeError",
         "the sensor fell off",

@@ -37,7 +37,12 @@ def start(
     tag: Tags = None,
     exclude_tag: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
     min_devices: Annotated[int, typer.Option(help="A round starts when so many are there.")] = 2,
-    quorum: Annotated[float, typer.Option(help="Share of a round's devices that must give a usable update.")] = 0.8,
+    quorum: Annotated[
+        float,
+        typer.Option(
+            help="Share of a round's devices that must answer, and of --min-devices that must give a usable update."
+        ),
+    ] = 0.8,
     round_deadline_s: float = 300.0,
     seed: int = 0,
     distil_from: Annotated[str | None, typer.Option(help="Run whose model the devices learn from.")] = None,
