@@ -39,7 +39,7 @@ class Slots:
 
     def path(self, slot: str) -> Path:
         """Where a slot's model lies, whether or not it is there."""
-        return self._root / slot / "model.onnx"
+        return model_path(self._root, slot)
 
     def active(self) -> Pointer | None:
         """The pointer; None when no model is active. Raises Corrupt ``bad_pointer``."""
@@ -75,6 +75,11 @@ class Slots:
         """No model is active from now on."""
         (self._root / "active").unlink(missing_ok=True)
         durable.flush_folder(self._root)
+
+
+def model_path(root: Path, slot: str) -> Path:
+    """Where a slot's model lies below ``root``, for readers in other processes."""
+    return root / slot / "model.onnx"
 
 
 def read_active(root: Path) -> Pointer | None:

@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 from tiny_recipe import Tiny
 
+from fogline_recipes import parameters
 from fogline_server.batch import jobs as batch
 from fogline_server.batch.places import Places
 from fogline_server.blobs.store import BlobStore
@@ -43,7 +44,7 @@ def trained(size: str, seed: int = 0, epochs: int = 6) -> tuple[bytes, Standardi
 
 def blob_of(model: object) -> bytes:
     """A model's parameters as they travel."""
-    return b"".join(bytes(b) for b in tensors.encode({k: v.numpy() for k, v in model.state_dict().items()}))
+    return b"".join(bytes(b) for b in tensors.encode(parameters.read(model)))
 
 
 def finished_run(

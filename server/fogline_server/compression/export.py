@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fogline_recipes import parameters
 from fogline_server.compression.engine import FloatArray, open_session, run
 from fogline_server.compression.examples import calibration_examples, noise_examples
 from fogline_server.compression.stamp import stamp
@@ -46,26 +45,13 @@ def export_onnx(recipe: Recipe, size: str, params: bytes, standardisation: Stand
 
 def load_model(recipe: Recipe, size: str, params: bytes) -> torch.nn.Module:
     """A model in evaluation mode with these parameters; raises like :func:`export_onnx`."""
-    import torch
-
     model = recipe.model(size, seed=0)
     arrays = tensors.decode(params)
-    _check(model.state_dict(), arrays, size)
-    model.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in arrays.items()}, strict=False)
-    return model.eval()
-
-
-def _check(own: Mapping[str, torch.Tensor], arrays: Mapping[str, NDArray[Any]], size: str) -> None:
-    # BatchNorm's step counter does not influence inference, and averaging it means nothing: it may be left out.
-    needed = {name for name in own if not name.endswith("num_batches_tracked")}
-    odd = sorted((needed - set(arrays)) | (set(arrays) - set(own)))
-    if odd:
-        raise Corrupt("params_mismatch", f"the parameters are not those of a {size}: {', '.join(odd[:5])}", size=size)
+    parameters.write(model, arrays)
     for name, array in arrays.items():
-        if tuple(own[name].shape) != array.shape:
-            raise Corrupt("params_mismatch", f"{name!r} is {array.shape}, the {size} has {tuple(own[name].shape)}")
         if not np.isfinite(array).all():
             raise Corrupt("params_not_finite", f"{name!r} holds NaN or infinity", size=size, name=name)
+    return model.eval()
 
 
 def _trace(
