@@ -86,9 +86,8 @@ def _rollout(told: Row, title: str, devices: int) -> dict[str, Any]:
         "state": rollout["state"],
         "reason": rollout["reason"],
         "devices": devices,
-        "devices_reached": sum(
-            a["stage"] >= 0 and a["state"] not in {"PENDING", "CANCELED"} for a in told["assignments"]
-        ),
+        # Assignments are made when a device is offered the release; how far it came before it was called back is not asked.
+        "devices_offered": len(told["assignments"]),
         "timeline": [entry for entry in entries if entry["seconds"] >= 0],
         "stages": [{k: s[k] for k in ("number", "state", "percent", "evidence")} for s in told["stages"]],
     }

@@ -37,7 +37,7 @@ def _accuracy(facts: Facts) -> Table:
     table.add_row("local-only, best (picked on the test people)", _percent(accuracy["local_best"]))
     table.add_row("federated student", _percent(accuracy["federated"]), style="bold")
     table.add_row("federated teacher", _percent(accuracy["teacher"]))
-    table.add_row("centralised student (upper bound)", _percent(accuracy["central"]))
+    table.add_row("centralised student (all data in one place)", _percent(accuracy["central"]))
     return table
 
 
@@ -66,8 +66,8 @@ def _variants(facts: Facts) -> Table:
 
 def _timeline(facts: Facts) -> Table:
     broken = facts["rollouts"][-1]
-    reached = f"The broken release reached {broken['devices_reached']} of {broken['devices']} devices."
-    table = _table("Rollouts", reached, "what", "at", "why")
+    offered = f"The broken release was offered to {broken['devices_offered']} of {broken['devices']} devices."
+    table = _table("Rollouts", offered, "what", "at", "why")
     table.columns[1].justify, table.columns[2].justify = "right", "left"
     for rollout in facts["rollouts"]:
         table.add_section()
