@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
@@ -37,16 +37,19 @@ def device_id(index: int) -> str:
     return f"dev_{index}"
 
 
-def add_devices(db: Database, count: int, *, recipe: str = "tiny", tags: tuple[str, ...] = ()) -> None:
-    """Active devices that are online for a day; node ids from FIRST_NODE."""
+def add_devices(
+    db: Database, count: int, *, recipe: str = "tiny", tags: tuple[str, ...] = (), nodes: Sequence[int] | None = None
+) -> None:
+    """Active devices that are online for a day; node ids from FIRST_NODE, or as given."""
     now = datetime.now(UTC)
+    nodes = nodes or range(FIRST_NODE, FIRST_NODE + count)
     with db.transaction() as session:
         for index in range(count):
             session.add(
                 Device(
                     id=device_id(index),
                     name=f"device-{index}",
-                    node_id=FIRST_NODE + index,
+                    node_id=nodes[index],
                     state=DeviceState.ACTIVE,
                     tags=list(tags),
                     attributes={},

@@ -40,11 +40,12 @@ def begin(session: Session, lease: Lease, run_id: str) -> Run:
 
 
 def choose_cohort(session: Session, spec: RunSpec, number: int, *, now: datetime) -> list[Device] | int:
-    """The devices of a round, by node id; or, when there are fewer than ``min_devices``, how many there are."""
+    """The devices of a round, by name; or, when there are fewer than ``min_devices``, how many there are."""
     eligible = devices.eligible(session, recipe=spec.recipe, tags=spec.tags, exclude_tags=spec.exclude_tags, now=now)
     if len(eligible) < spec.min_devices:
         return len(eligible)
-    ordered = sorted(eligible, key=lambda device: device.node_id)
+    # Ids are drawn anew when a device enrols: by its name it is the same device in the next fleet.
+    ordered = sorted(eligible, key=lambda device: device.name)
     if spec.max_devices is not None and len(ordered) > spec.max_devices:
         # Not a secret: the same run over the same fleet should pick the same devices.
         ordered = random.Random(f"{spec.seed}/{number}").sample(ordered, spec.max_devices)  # noqa: S311
@@ -75,9 +76,10 @@ def start_round(
 
 
 def nodes_of(session: Session, cohort: Sequence[str]) -> dict[int, str]:
-    """Device ids by Flower node id."""
-    rows = session.execute(select(Device.node_id, Device.id).where(Device.id.in_(cohort)))
-    return dict(rows.tuples().all())
+    """Device ids by Flower node id, in the cohort's order."""
+    rows = session.execute(select(Device.id, Device.node_id).where(Device.id.in_(cohort)))
+    nodes = dict(rows.tuples().all())
+    return {nodes[device_id]: device_id for device_id in cohort}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from fogline_shared.flower import Address, Message, RecordDict
 
 
 class CohortGrid(Grid):
-    """A grid whose nodes are exactly the cohort of one phase of one round.
+    """A grid whose nodes are exactly the cohort of one phase of one round, in an order that the next run has too.
 
     Strategies use :meth:`get_node_ids` and :meth:`send_and_receive`; the two halves of the latter are there for
     Flower's own sake. ``set_run`` and ``run`` describe a SuperLink's run, which ours are not.

@@ -35,7 +35,10 @@ _LOOK_EVERY_S = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One exchange with a cohort: a round's ``query``, ``train`` or ``evaluate``. ``nodes``: device id by node id."""
+    """One exchange with a cohort: a round's ``query``, ``train`` or ``evaluate``.
+
+    ``nodes``: device id by node id, in the cohort's order.
+    """
 
     run_id: str
     recipe: str
@@ -68,7 +71,7 @@ class GatewayGrid(CohortGrid):
     """The grid of one phase."""
 
     def __init__(self, phase: Phase, parts: Parts) -> None:
-        super().__init__(sorted(phase.nodes))
+        super().__init__(list(phase.nodes))
         self._phase = phase
         self._parts = parts
         self._written: dict[int, BlobRef] = {}

@@ -71,7 +71,7 @@ def gather_statistics(grid: Grid, recipe: Recipe, *, needed: int = 1) -> tuple[S
         flower.instruction(content, Address(message_id="", node_id=node, group_id="0", message_type="query"))
         for node in grid.get_node_ids()
     ]
-    replies = _in_order(grid.send_and_receive(messages))
+    replies = _in_order(grid, messages)
     return gather([_candidate(reply) for reply in replies], channels=recipe.input_shape[0], needed=needed)
 
 
@@ -103,7 +103,7 @@ def train(
     if teacher is not None:
         for message in messages:
             message.content[TEACHER] = teacher.arrays
-    replies = _in_order(grid.send_and_receive(messages))
+    replies = _in_order(grid, messages)
     reference = flower.arrays_of(arrays)
     limits = Limits(enrolled=statistics.samples, max_norm_ratio=max_norm_ratio)
     judgements = judge_updates([_candidate(reply) for reply in replies], reference, limits, running=running)
@@ -123,7 +123,7 @@ def evaluate(
 ) -> Evaluated:
     """Have the devices evaluate on their own data."""
     messages = strategy.configure_evaluate(number, arrays, _config(size, statistics), grid)
-    replies = _in_order(grid.send_and_receive(messages))
+    replies = _in_order(grid, messages)
     limits = Limits(enrolled=statistics.samples, max_norm_ratio=1.0)
     candidates = [_candidate(reply) for reply in replies]
     judgements = judge_metrics(candidates, limits, required=(ACCURACY, LOSS))
@@ -162,9 +162,14 @@ def _config(
     return ConfigRecord(values)
 
 
-def _in_order(replies: Iterable[Message]) -> list[Message]:
-    """By what they say, then by node: ids are drawn anew for each fleet, and sums depend on the order of their terms."""
-    return sorted(replies, key=lambda reply: (_said(reply), reply.metadata.src_node_id))
+def _in_order(grid: Grid, messages: Iterable[Message]) -> list[Message]:
+    """The replies by what they say, then by their nodes' place in the grid.
+
+    Sums depend on the order of their terms, and node ids are drawn anew for each fleet.
+    """
+    place = {node: i for i, node in enumerate(grid.get_node_ids())}
+    replies = grid.send_and_receive(messages)
+    return sorted(replies, key=lambda reply: (_said(reply), place.get(reply.metadata.src_node_id, len(place))))
 
 
 def _said(reply: Message) -> str:
