@@ -84,6 +84,13 @@ class LiveFleet:
 
     def start(self) -> None:
         """Start everything, and roll the first release out to all."""
+        self.start_devices()
+        self.finish_roll_out(self.begin_roll_out(self.publish("first")))
+        for agent in self.agents:
+            eventually(lambda agent=agent: agent.status().get("url") and agent.status().get("active_digest"), 60)
+
+    def start_devices(self) -> None:
+        """Start everything; the devices serve nothing yet."""
         self._proxy.start()
         self.start_up()
         tokens = [self.rest().post("/v1/enrollment-tokens", {})["token"] for _ in self.agents]
@@ -101,9 +108,6 @@ class LiveFleet:
         self.agents[0].route_through(self.proxy.port)
         for agent in self.agents:
             agent.start()
-        self.finish_roll_out(self.begin_roll_out(self.publish("first")))
-        for agent in self.agents:
-            eventually(lambda agent=agent: agent.status().get("url") and agent.status().get("active_digest"), 60)
 
     def start_up(self) -> None:
         """``fogline up``, on the same ports each time."""
@@ -148,8 +152,8 @@ class LiveFleet:
         ended = self.rest().wait(f"/v1/rollouts/{rollout}", timeout_s=120)
         assert ended["state"] == "SUCCEEDED", ended
 
-    def begin_run(self) -> str:
-        return self.rest().post("/v1/runs", RUN)["id"]
+    def begin_run(self, **changes: object) -> str:
+        return self.rest().post("/v1/runs", {**RUN, **changes})["id"]
 
     def run_of(self, run_id: str) -> Run:
         with self.db.read() as session:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from simulation import simulate
 from training_fleet import Agents, Tamper, add_devices, create_run, engine
 
 from fogline_server.blobs.store import BlobStore
@@ -56,6 +57,11 @@ def test_node_ids_do_not_matter_and_the_seed_does(fleets: Fleets) -> None:
     digest = fleets.train(NODES)
     assert fleets.train(NODES[::-1]) == digest
     assert fleets.train(NODES[::-1], seed=1) != digest
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedadam", "fedprox", "multikrum"])
+def test_a_simulation_gives_the_bytes_of_the_fleet(fleets: Fleets, strategy: str) -> None:
+    assert fleets.train(NODES[::-1], strategy=strategy) == simulate(len(NODES), rounds=3, strategy=strategy)
 
 
 def test_a_part_of_the_fleet_is_drawn_by_names(fleets: Fleets) -> None:
