@@ -73,7 +73,7 @@ def _verdict(accuracy: Mapping[str, float], comparison: Lead | None, examples: i
         why = f"the teacher ({teacher:.1%}) does not beat it ({control:.1%}) {on}, so it is not distilled from"
         return CONTROL, f"The control is released: {why}. The distilled student has {distilled:.1%}."
     points = f"{100 * comparison.mean:+.1f} points"
-    interval = f"95 % interval {100 * comparison.low:+.1f} to {100 * comparison.high:+.1f}"
+    interval = f"95 % interval {100 * comparison.low:+.1f} to {100 * comparison.high:+.1f}, p = {comparison.p:.2g}"
     both = f"{distilled:.1%} distilled against {control:.1%} {on}, {points} ({interval})"
     if comparison.is_real:
         return DISTILLED, f"The distilled student is released: {both}."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -33,8 +35,40 @@ def test_equal_models_are_told_apart_at_most_as_often_as_promised(groups: int) -
 
 def test_a_model_that_is_clearly_better_is_found() -> None:
     rng = np.random.default_rng(1)
-    found = sum(lead(*grouped(rng, groups=14, size=30, better=0.2)).is_real for _ in range(200))
+    found = sum(lead(*grouped(rng, groups=14, size=30, better=0.25)).is_real for _ in range(200))
     assert found > 180
+
+
+def disagreeing(first: int, second: int, *, of: int = 14, size: int = 30) -> tuple[np.ndarray, ...]:
+    """Two models right everywhere but once in each of some groups: the second in ``first`` of them, then the other."""
+    member = np.repeat(np.arange(of), size)
+    start = np.arange(of * size) % size == 0
+    return ~(start & (first <= member) & (member < first + second)), ~(start & (member < first)), member
+
+
+@pytest.mark.parametrize("of", [14, 40])
+def test_a_handful_of_examples_is_chance_though_the_interval_says_otherwise(of: int) -> None:
+    """Four to none falls to either of two equal models once in eight times: Student's t is too sure of so few."""
+    four = lead(*disagreeing(4, 0, of=of))
+    assert four.low > 0
+    assert four.p == pytest.approx(1 / 16)
+    assert not four.is_real
+    assert lead(*disagreeing(9, 1, of=of)).is_real
+    assert not lead(*disagreeing(1, 9, of=of)).is_real
+
+
+@pytest.mark.parametrize(("first", "second"), [(3, 1), (10, 4), (20, 40), (0, 0)])
+def test_without_groups_the_test_is_mcnemars(first: int, second: int) -> None:
+    told = lead(*disagreeing(first, second, of=80)[:2])
+    n = first + second
+    assert told.p == pytest.approx(sum(math.comb(n, k) for k in range(first, n + 1)) / 2**n)
+
+
+def test_all_of_a_group_counts_as_one_answer() -> None:
+    member = np.repeat(np.arange(12), 25)
+    told = lead(member >= 0, member >= 3, member)
+    assert (told.mean, told.p) == (pytest.approx(0.25), pytest.approx(1 / 8))
+    assert lead(member >= 0, member >= 9, member).p == pytest.approx(1 / 512)
 
 
 def test_lead_is_the_difference_of_accuracies() -> None:
