@@ -13,6 +13,7 @@ Facts = Mapping[str, Any]
 def all_tables(facts: Facts) -> Iterator[Table]:
     """In the order of the story."""
     yield _accuracy(facts)
+    yield _choice(facts)
     yield _variants(facts)
     yield _timeline(facts)
     yield _batch(facts)
@@ -29,7 +30,7 @@ def _accuracy(facts: Facts) -> Table:
     accuracy = facts["accuracy"]
     table = _table(
         "Two people nobody trained on",
-        f"Federated beats the mean device on its own by {accuracy['margin_points']:+.1f} points. {facts['choice']}",
+        f"Federated beats the mean device on its own by {accuracy['margin_points']:+.1f} points.",
         "training",
         "accuracy %",
     )
@@ -38,6 +39,25 @@ def _accuracy(facts: Facts) -> Table:
     table.add_row("federated student", _percent(accuracy["federated"]), style="bold")
     table.add_row("federated teacher", _percent(accuracy["teacher"]))
     table.add_row("centralised student (all data in one place)", _percent(accuracy["central"]))
+    return table
+
+
+def _choice(facts: Facts) -> Table:
+    choice = facts["choice"]
+    lead = choice["lead"]
+    table = _table(
+        f"Control or distilled: {choice['examples']} windows of the volunteer, {lead['groups']} recordings",
+        choice["sentence"],
+        "model",
+        "holdout %",
+    )
+    for role, name in (("student", "control"), ("distilled", "distilled"), ("teacher", "teacher")):
+        released = role == choice["chosen"]
+        table.add_row(
+            f"{role}{', released' if released else ''}", _percent(choice[name]), style="bold" if released else None
+        )
+    interval = f"{_points(lead['mean'])} ({_points(lead['low'])} to {_points(lead['high'])})"
+    table.add_row("distilled minus student, points (95 % interval)", interval)
     return table
 
 
@@ -83,6 +103,10 @@ def _batch(facts: Facts) -> Table:
     for name, key in (("fogline, workers", "ours"), ("a plain loop, one process", "plain")):
         table.add_row(name, f"{batch[key]['seconds']:.1f}", f"{batch[key]['rows_per_s']:,.0f}")
     return table
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}"
 
 
 def _percent(share: float) -> str:

@@ -32,8 +32,9 @@ def check_name(value: str, *, what: str, limit: int) -> str:
 class ReleaseSpec:
     """What to build a release from. Raises InvalidInput ``invalid_name`` or ``invalid_release_spec``.
 
-    ``student_run`` is the control, trained without a teacher; ``distilled_run`` the same student and budget with one.
-    The better of the two is released. ``max_accuracy_drop``: share of the holdout that int8 may lose against float.
+    ``student_run`` is the control, trained without a teacher; ``distilled_run`` the same student and budget with one, which
+    is released instead if it is better by more than chance. ``max_accuracy_drop``: share of the holdout that int8 may lose
+    against float.
     """
 
     name: str

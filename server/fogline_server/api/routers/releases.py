@@ -35,7 +35,7 @@ router = APIRouter(tags=["releases"], route_class=IdempotentRoute)
 
 
 class NewRelease(schemas.Request):
-    """``student_run`` is the control, trained without a teacher; the better of it and ``distilled_run`` is released."""
+    """``student_run`` is the control, trained without a teacher; ``distilled_run`` replaces it if better by more than chance."""
 
     name: Id
     recipe: Id

@@ -25,6 +25,11 @@ _COLUMNS = (
     ("created", show.when("created_at")),
     ("error", lambda r: (r["error"] or {}).get("message")),
 )
+_REPORT = (
+    ("choice", lambda r: r["report"].get("choice", {}).get("sentence")),
+    ("gates", lambda r: [f"{g['gate']} {g['verdict']}: {g['reason']}" for g in r["report"].get("gates", ())]),
+    ("imported", lambda r: r["report"].get("imported")),
+)
 _VARIANTS = (
     ("variant", "name"),
     ("size", show.size("size")),
@@ -42,7 +47,9 @@ def create(
     *,
     student_run: Annotated[str, typer.Option(help="The control: trained without a teacher.")],
     teacher_run: Annotated[str | None, typer.Option(help="Released beside it, for hard examples.")] = None,
-    distilled_run: Annotated[str | None, typer.Option(help="Released instead of the control if it is better.")] = None,
+    distilled_run: Annotated[
+        str | None, typer.Option(help="Released instead of the control if it is better by more than chance.")
+    ] = None,
     default_variant: str = "student_int8",
     max_accuracy_drop: Annotated[float, typer.Option(help="Share that int8 may lose against float.")] = 0.02,
     wait: Wait = False,
@@ -108,7 +115,7 @@ def show_release(context: typer.Context, release: str, *, as_json: AsJson = Fals
     item = api(context).get(f"/v1/releases/{release}")
     if as_json:
         return show.json_out(item)
-    show.record(item, (*_COLUMNS, ("aliases", "aliases"), ("report", "report")))
+    show.record(item, (*_COLUMNS, ("aliases", "aliases"), *_REPORT))
     return show.table(item["variants"], _VARIANTS, empty="no variants yet")
 
 

@@ -1,0 +1,71 @@
+"""The demo's tables and page say which student is released, by how much, and how sure that is."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from fogline_server.demo import report, tables
+from fogline_server.demo.story import VARIANTS
+from fogline_server.distillation.choice import choose
+
+AT = "2026-01-01T00:00:00+00:00"
+RECORDINGS = np.repeat(np.arange(40), 10)
+
+
+def facts(*, distilled_right: int) -> dict:
+    """Of a demo whose control is right on 300 of 400 windows."""
+    right = {
+        "student": np.arange(400) < 300,
+        "distilled": np.arange(400) < distilled_right,
+        "teacher": np.arange(400) < 390,
+    }
+    metrics = {"accuracy": 0.75, "bytes": 1000, "bytes_zstd": 900, "p50_us": 30.0, "p99_us": 40.0}
+    rollout = {"started_at": AT, "state": "SUCCEEDED", "reason": ""}
+    told = {
+        "release": {
+            "name": "coach-1",
+            "report": {"choice": choose(right, RECORDINGS).as_json(), "gates": []},
+            "variants": [{"name": name, "digest": "d", "metrics": metrics} for name in VARIANTS],
+        },
+        "unseen": {name: {"accuracy": 0.8, "worst_class_accuracy": 0.7} for name in VARIANTS},
+        "yardsticks": {"local": {"by_person": {"1": 0.6}, "mean": 0.6, "best": 0.6}, "central": {"accuracy": 0.9}},
+        "runs": {"student": {"rounds": [{"number": 1, "metrics": {"holdout_accuracy": 0.75}}]}},
+        "batch": {
+            "job": {"started_at": AT, "finished_at": "2026-01-01T00:00:10+00:00"},
+            "plain": {"rows": 9, "seconds": 2},
+        },
+        "fleet": [],
+        **{title: {"rollout": rollout, "events": [], "assignments": [], "stages": []} for title in ("good", "broken")},
+    }
+    return {"seconds": 100.0, **report.facts(told)}
+
+
+def printed(told: dict) -> str:
+    console = Console(width=200, file=io.StringIO())
+    with console.capture() as capture:
+        for table in tables.all_tables(told):
+            console.print(table)
+    return " ".join(capture.get().split())
+
+
+@pytest.mark.parametrize("show", [printed, report.page])
+def test_a_lead_within_chance_is_shown_with_its_interval_and_the_control_is_released(show) -> None:
+    said = show(facts(distilled_right=306))
+    assert "student, released" in said
+    assert "distilled, released" not in said
+    assert "The control is released, as the simpler one" in said
+    assert "+1.5" in said
+    assert "-1.5 to +4.5" in said
+
+
+@pytest.mark.parametrize("show", [printed, report.page])
+def test_a_better_student_is_shown_as_released(show) -> None:
+    said = show(facts(distilled_right=380))
+    assert "distilled, released" in said
+    assert "student, released" not in said
+    assert "The distilled student is released" in said
+    assert "+20.0" in said
