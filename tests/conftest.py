@@ -16,6 +16,10 @@ from fogline_server.db.database import Database
 from fogline_server.jobs.doorbell import Doorbell
 from fogline_server.schema import create_all
 
+# Read when torch and numpy are imported, here and in every process that tests start: tests run side by side, and threads
+# of one that spin while they wait take the cores of the others.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

@@ -143,9 +143,20 @@ def read_arrays(path: Path) -> ArrayRecord:
     return assemble({spec.name: BlobArray(path, spec, siblings=len(specs)) for spec in specs})
 
 
+class _Record(ArrayRecord):
+    """An ArrayRecord that is emptied without a sweep through the whole heap after it."""
+
+    def to_numpy_ndarrays(self, *, keep_input: bool = True) -> list[NDArray[Any]]:
+        """The arrays; without ``keep_input`` the record is empty afterwards.
+
+        Flower's own also writes each array as .npy, to count its bytes, and collects garbage after every update.
+        """
+        return [(self[name] if keep_input else self.pop(name)).numpy() for name in list(self)]
+
+
 def assemble(arrays: Mapping[str, Array]) -> ArrayRecord:
     """A record of these very arrays: Flower's constructor would read each one and copy it."""
-    record = ArrayRecord()
+    record = _Record()
     for name, array in arrays.items():
         record[name] = array
     return record
