@@ -11,7 +11,8 @@ import pytest
 from live_fleet import LiveFleet, training_child
 from parts import eventually
 
-pytestmark = pytest.mark.slow
+# In one process: the fleet and its undisturbed run take longer than a kill.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("killed_during_a_run")]
 
 # The steps of an update before the agent changes what it serves; "" is none.
 BEFORE_THE_SWAP = ("", "DOWNLOADING", "VERIFYING", "STAGED")
