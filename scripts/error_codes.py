@@ -41,8 +41,6 @@ COMPUTED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("server/fogline_server/api/problems.py", "error.code"): (),
     ("server/fogline_server/batch/runner.py", "error['code']"): (),
     ("server/fogline_server/bootstrap.py", "error.code"): (),
-    ("server/fogline_server/cli/api.py", "str(body['code'])"): (),
-    ("server/fogline_server/cli/api.py", "f'http_{response.status_code}'"): (),
     ("server/fogline_server/cli/follow.py", "f'{title.split(maxsplit=1)[0]}_failed'"): (
         "job_failed",
         "release_failed",
@@ -50,7 +48,6 @@ COMPUTED: Mapping[tuple[str, str], tuple[str, ...]] = {
         "run_failed",
     ),
     ("server/fogline_server/coordinator.py", "code"): ("bad_address", "port_in_use"),
-    ("server/fogline_server/demo/rest.py", "code"): (),
     ("server/fogline_server/registry/importing.py", "answer['code']"): (),
     ("server/fogline_server/registry/provenance.py", "error.code"): (),
     ("server/fogline_server/registry/tick.py", "failed[0].gate"): GATES,

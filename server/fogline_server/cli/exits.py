@@ -40,17 +40,3 @@ OF_KIND: Mapping[ErrorKind, Exit] = {
     ErrorKind.EXHAUSTED: Exit.UNAVAILABLE,
     ErrorKind.UNAVAILABLE: Exit.UNAVAILABLE,
 }
-OF_STATUS: Mapping[int, Exit] = {
-    401: Exit.DENIED,
-    403: Exit.DENIED,
-    404: Exit.NOT_FOUND,
-    409: Exit.CONFLICT,
-    429: Exit.UNAVAILABLE,
-    503: Exit.UNAVAILABLE,
-    507: Exit.UNAVAILABLE,
-}
-
-
-def of_status(status: int) -> Exit:
-    """For a problem the coordinator answered with."""
-    return OF_STATUS.get(status, Exit.INVALID if 400 <= status < 500 else Exit.OTHER)

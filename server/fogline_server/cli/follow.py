@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fogline_server.cli.api import Api, CliError
-from fogline_server.cli.exits import Exit
+from fogline_server.cli.exits import OF_KIND, Exit
+from fogline_shared.errors import FoglineError
 
 Json = dict[str, Any]
 _POLL_S = 0.5
@@ -62,8 +63,8 @@ def _patiently(api: Api, path: str) -> Json:
     while True:
         try:
             return api.get(path)
-        except CliError as error:
-            if error.exit_code is not Exit.UNAVAILABLE or time.monotonic() > end:
+        except FoglineError as error:
+            if OF_KIND.get(error.kind) is not Exit.UNAVAILABLE or time.monotonic() > end:
                 raise
             time.sleep(_POLL_S)
 

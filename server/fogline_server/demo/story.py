@@ -81,7 +81,7 @@ class Story:
             "max_accuracy_drop": 0.03,
         }
         made = self.rest.post("/v1/releases", body)
-        release: Row = self.rest.wait(
+        release = self.rest.wait(
             f"/v1/releases/{made['id']}",
             timeout_s=120,
             seen=lambda row: seen(sum(bool(v["metrics"]) for v in row["variants"]), len(VARIANTS), row["state"]),
@@ -116,14 +116,14 @@ class Story:
             "rollout": rollout,
             "stages": self.rest.get(f"{path}/stages")["items"],
             "assignments": self.rest.get(f"{path}/assignments", limit=200)["items"],
-            "events": sorted((e for e in self._events() if e["subject_id"] == made["id"]), key=lambda e: e["seq"]),
+            "events": self.rest.items("/v1/events", limit=1000, subject_id=made["id"])[::-1],
         }
 
     def break_it(self, release: Row) -> Row:
         """A release whose labels have slipped by one: as fast and as sure of itself as the good one, and wrong."""
         broken = inputs.mislabelled(self.artifact("student_int8").read_bytes())
         made = self.rest.upload("/v1/releases:import", broken, name="exercise-coach-2-broken", like=release["id"])
-        imported: Row = self.rest.wait(f"/v1/releases/{made['id']}", timeout_s=60)
+        imported = self.rest.wait(f"/v1/releases/{made['id']}", timeout_s=60)
         _require(imported, "READY")
         return imported
 
@@ -143,18 +143,9 @@ class Story:
         )
         return {"job": job, "plain": plain, "output": str(output)}
 
-    def fleet(self) -> list[Row]:
+    def fleet(self) -> Sequence[Row]:
         """Every device, as the coordinator sees it."""
-        devices: list[Row] = self.rest.get("/v1/devices", limit=100)["items"]
-        return devices
-
-    def _events(self) -> list[Row]:
-        events, cursor = [], None
-        while True:
-            page = self.rest.get("/v1/events", limit=200, **({"cursor": cursor} if cursor else {}))
-            events += page["items"]
-            if not (cursor := page.get("next_cursor")):
-                return events
+        return self.rest.items("/v1/devices", limit=100)
 
 
 class Yardsticks:
