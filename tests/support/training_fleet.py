@@ -74,7 +74,7 @@ def engine(db: Database, blobs: BlobStore, doorbell: Doorbell, *, lease_s: float
 
 
 class Agents:
-    """Use as a context manager. ``tamper``: by device index. ``silent``: indices that never answer."""
+    """Use as a context manager. ``tamper``: by device index. ``silent``: indices that never answer. ``nodes``: their ids."""
 
     def __init__(
         self,
@@ -86,12 +86,14 @@ class Agents:
         tamper: dict[int, Tamper] | None = None,
         silent: tuple[int, ...] = (),
         pause_s: float = 0.0,
+        nodes: Sequence[int] | None = None,
     ) -> None:
         self._db, self._blobs, self._doorbell = db, blobs, doorbell
         self._tamper, self._silent, self._pause_s = tamper or {}, silent, pause_s
         recipe = load_recipe("tiny")
         self._apps = [build_app(recipe) for _ in range(count)]
-        self._contexts = [Context(1, FIRST_NODE + i, {"seed": str(i)}, flower.RecordDict(), {}) for i in range(count)]
+        nodes = nodes or range(FIRST_NODE, FIRST_NODE + count)
+        self._contexts = [Context(1, nodes[i], {"seed": str(i)}, flower.RecordDict(), {}) for i in range(count)]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work)
         self.answered: list[str] = []

@@ -38,7 +38,7 @@ class Fleets:
         add_devices(db, len(nodes), nodes=nodes)
         tampered = {} if tamper is None else dict.fromkeys(range(len(nodes)), tamper)
         run_id, job_id = create_run(db, **{"rounds": 3, "min_devices": 2, "quorum": 1.0, **spec})
-        with Agents(db, blobs, self._doorbell, len(nodes), tamper=tampered):
+        with Agents(db, blobs, self._doorbell, len(nodes), tamper=tampered, nodes=nodes):
             engine(db, blobs, self._doorbell).execute(job_id)
         with db.read() as session:
             run = service.get_run(session, run_id)
