@@ -20,7 +20,7 @@ from fogline_server.registry.model import STUDENT, STUDENT_INT8, TEACHER, Releas
 from fogline_server.registry.service import building_release, submit_evaluations
 from fogline_server.registry.tables import Release, Variant
 from fogline_server.training.tables import Run
-from fogline_shared.recipe import Recipe, Standardisation, load_recipe
+from fogline_shared.recipe import Recipe, Standardisation, check_data, load_recipe
 
 # Role of a run → size of the model it trained and the variant its export is.
 _ROLES = {"teacher": ("teacher", TEACHER), CONTROL: ("student", STUDENT), DISTILLED: ("student", STUDENT)}
@@ -45,7 +45,8 @@ class Built:
 def build_artifacts(recipe: Recipe, sources: Mapping[str, Source]) -> Built:
     """All variants from the runs' results by role. Pure but for the recipe's data.
 
-    Raises what :func:`~fogline_server.compression.export.export_onnx` and the int8 method raise.
+    Raises what :func:`~fogline_server.compression.export.export_onnx`, the int8 method and
+    :func:`~fogline_shared.recipe.check_data` (of the holdout) raise.
     """
     exported = {}
     for role, source in sources.items():
@@ -71,6 +72,7 @@ def _choose(recipe: Recipe, exported: Mapping[str, bytes]) -> Choice:
     holdout = recipe.holdout()
     if holdout is None:
         return choose(None)
+    check_data(recipe, holdout, what="the holdout")
     return choose({role: correct(model, holdout) for role, model in exported.items()}, holdout.groups)
 
 

@@ -12,11 +12,13 @@ from fogline_server.compression.engine import manifest_of, open_session, run
 from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
 from fogline_server.registry import service
+from fogline_server.registry.build import Source, build_artifacts
 from fogline_server.registry.model import ReleaseSpec
 from fogline_server.registry.tick import tick
 from fogline_server.training.tables import Round, Run
 from fogline_shared import tensors
 from fogline_shared.errors import Conflict, InvalidInput, NotFound
+from fogline_shared.recipe import Dataset
 
 
 def create(db: Database, **spec: object) -> str:
@@ -233,6 +235,22 @@ def test_a_release_is_found_by_id_name_and_alias(database: Database, blobs: Blob
         assert [a.name for a in service.list_aliases(session, second.id)] == ["champion"]
         with pytest.raises(NotFound):
             service.get_release(session, "nobody")
+
+
+class Emptied(Tiny):
+    """A recipe whose holdout has lost its examples."""
+
+    def holdout(self) -> Dataset:
+        whole = super().holdout()
+        return Dataset(x=whole.x[:0], y=whole.y[:0])
+
+
+def test_nothing_is_chosen_on_a_holdout_without_examples() -> None:
+    params, standardisation = trained("student")
+    source = Source(params=params, standardisation=standardisation)
+    with pytest.raises(InvalidInput, match="the holdout has no examples") as refused:
+        build_artifacts(Emptied(), {"student": source, "distilled": source})
+    assert refused.value.code == "empty_dataset"
 
 
 def test_the_distilled_student_is_released_only_when_it_is_better(sqlite_database: Database, blobs: BlobStore) -> None:
