@@ -24,6 +24,8 @@ log = structlog.get_logger()
 
 # A line of the child holds a reply's records; the coordinator takes at most a quarter of this.
 _LONGEST_LINE = 1 << 20
+# A process that has closed its pipes is about to end.
+_DYING_S = 1.0
 
 
 class TrainingHost:
@@ -58,7 +60,7 @@ class TrainingHost:
                 raise
             except (OSError, ValueError, TypeError, asyncio.IncompleteReadError) as error:
                 # The pipe broke, or what came was no answer: either way that child is of no more use.
-                code = await self._kill()
+                code = await self._kill(grace_s=_DYING_S)
                 log.warning("training child died", task=offer.task_id, exit_code=code, error=repr(error))
                 message = f"the training process ended with exit code {code} during the task"
                 done = Done(task_id=offer.task_id, error_code="training_child_died", error_message=message)
@@ -139,11 +141,17 @@ class TrainingHost:
             self._idle.cancel()
             self._idle = None
 
-    async def _kill(self) -> int | None:
-        """End the child now; its exit code, negative for a signal."""
+    async def _kill(self, *, grace_s: float = 0.0) -> int | None:
+        """End the child; its exit code, negative for a signal.
+
+        ``grace_s`` lets one that is dying by itself end: killing it then takes its exit code from asyncio, which says 255.
+        """
         child, self._child = self._child, None
         if child is None:
             return None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                return await child.wait()
         with contextlib.suppress(ProcessLookupError):
             child.kill()
         return await child.wait()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import stamina
 from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
@@ -69,8 +71,14 @@ def _engine(url: str) -> Engine:
     def _on_connect(connection: Any, _record: Any) -> None:
         # The driver must not begin by itself: its deferred transactions let two writers claim one row.
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON"):
+        for pragma in ("synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
+        # SQLite does not wait when two processes turn a new file to WAL: it answers at once that the file is locked.
+        for attempt in stamina.retry_context(
+            on=sqlite3.OperationalError, attempts=None, timeout=30.0, wait_initial=0.01, wait_max=0.2, wait_jitter=0.02
+        ):
+            with attempt:
+                connection.execute("PRAGMA journal_mode=WAL")
 
     @event.listens_for(engine, "begin")
     def _on_begin(connection: Any) -> None:

@@ -36,3 +36,12 @@ def test_two_replicas_that_start_together_migrate_once(empty_url: str) -> None:
     migrate(databases[0])
     for db in databases:
         db.dispose()
+
+
+def test_many_connections_may_open_a_new_file_at_once(tmp_path: Path) -> None:
+    for number in range(20):
+        databases = [Database(f"sqlite:///{tmp_path / f'{number}.db'}") for _ in range(6)]
+        with ThreadPoolExecutor(len(databases)) as pool:
+            list(pool.map(Database.ping, databases))
+        for db in databases:
+            db.dispose()
