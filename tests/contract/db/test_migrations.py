@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Timer
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -38,10 +40,19 @@ def test_two_replicas_that_start_together_migrate_once(empty_url: str) -> None:
         db.dispose()
 
 
-def test_many_connections_may_open_a_new_file_at_once(tmp_path: Path) -> None:
-    for number in range(20):
-        databases = [Database(f"sqlite:///{tmp_path / f'{number}.db'}") for _ in range(6)]
-        with ThreadPoolExecutor(len(databases)) as pool:
-            list(pool.map(Database.ping, databases))
-        for db in databases:
-            db.dispose()
+def test_a_new_file_that_somebody_writes_to_is_waited_for(tmp_path: Path) -> None:
+    """Turning a file to WAL needs it alone, and SQLite does not wait for that by itself."""
+    path = tmp_path / "new.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE t (x)")
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("INSERT INTO t VALUES (1)")
+    timer = Timer(0.3, other.execute, ["COMMIT"])
+    timer.start()
+    db = Database(f"sqlite:///{path}")
+    db.ping()
+    with db.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
+    timer.join()
+    db.dispose()
+    other.close()
