@@ -25,7 +25,10 @@ def measure(options: Options) -> list[Figure]:
     """Wall time of 100,000 rows; the best of three jobs, and of the loop's passes in between."""
     rows = 5_000 if options.quick else 100_000
     artifact = student_artifact()
-    with tempfile.TemporaryDirectory(prefix="fogline-bench-") as name, fogline_up(worker_concurrency=1, data_allow=name) as cloud:
+    with (
+        tempfile.TemporaryDirectory(prefix="fogline-bench-") as name,
+        fogline_up(worker_concurrency=1, data_allow=name) as cloud,
+    ):
         folder = Path(name)
         model, table = folder / "model.onnx", folder / "input.parquet"
         model.write_bytes(artifact)
