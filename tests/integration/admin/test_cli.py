@@ -240,7 +240,15 @@ def test_the_coordinator_of_this_folder_is_found(fogline, sqlite_plant, monkeypa
 
 def test_events_are_followed_as_they_happen_until_ctrl_c(sqlite_plant):
     environment = {"FOGLINE_URL": sqlite_plant.url, "FOGLINE_API_KEY": sqlite_plant.keys["admin"], "PATH": "/usr/bin"}
-    command = [str(Path(sys.executable).with_name("fogline")), "event", "follow", "--json"]
+    # Whoever runs the tests in the background ignores SIGINT, and children inherit that.
+    command = [
+        "env",
+        "--default-signal=INT",
+        str(Path(sys.executable).with_name("fogline")),
+        "event",
+        "follow",
+        "--json",
+    ]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
         timer = threading.Timer(15, process.kill)
