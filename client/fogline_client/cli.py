@@ -7,6 +7,7 @@ port in use, 4 not found, 5 conflict, 6 not enrolled or refused, 7 the agent's d
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import logging
 import os
@@ -17,10 +18,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-import structlog
 import typer
 
 from fogline_client import config as settings
@@ -191,11 +192,26 @@ def predict(
 
 def run() -> None:
     """Entry point."""
+    structlog = _structlog_alone()
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
     )
     app()
+
+
+def _structlog_alone() -> ModuleType:
+    """Structlog without rich, which it would load, if it is there, for tracebacks that a device's log never has.
+
+    It is some megabytes of an agent's memory. None in ``sys.modules`` is Python's way to say that a module is not there.
+    """
+    if "rich" in sys.modules:
+        return importlib.import_module("structlog")
+    sys.modules["rich"] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("structlog")
+    finally:
+        del sys.modules["rich"]
 
 
 def _overrides(

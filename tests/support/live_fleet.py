@@ -197,7 +197,7 @@ class LiveFleet:
             assert rounds[-1].params_out == run.params_digest
             for before, after in pairwise(rounds[1:]):
                 assert after.params_in == before.params_out
-            rows = session.execute(select(Task, Update).join(Update).where(Task.run_id == run_id)).tuples().all()
+            rows = session.execute(select(Task, Update).join(Update).where(Task.run_id == run_id)).all()
             _check_updates(rounds, rows)
             _check_jobs(session.scalars(select(Job)).all(), session.scalars(select(Event)).all(), run)
             assert run.params_digest is not None

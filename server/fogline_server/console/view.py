@@ -113,7 +113,7 @@ def overview(session: Session, *, now: datetime) -> Overview:
         runs=[_run_panel(session, run) for run in _current_runs(session)],
         rollouts=[_rollout_panel(session, rollout) for rollout in list_rollouts(session, limit=3)],
         jobs=[job for job in list_jobs(session, limit=60) if job.parent_id is None][:10],
-        jobs_by_state=dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).tuples().all()),
+        jobs_by_state=dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).all()),
         releases=rows,
         events=events.latest_events(session, limit=15),
     )
@@ -133,7 +133,7 @@ def _cards(session: Session, now: datetime) -> list[DeviceCard]:
         .join(Release, Release.id == Variant.release_id)
         .where(Variant.digest.in_(digests))
     )
-    names = dict(named.tuples().all())
+    names = dict(named.all())
     return [
         DeviceCard(
             device=device,

@@ -7,12 +7,13 @@ has happened wholly or is still open with its cohort, its tasks and the replies 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fogline_server.db import events
@@ -78,7 +79,7 @@ def start_round(
 def nodes_of(session: Session, cohort: Sequence[str]) -> dict[int, str]:
     """Device ids by Flower node id, in the cohort's order."""
     rows = session.execute(select(Device.id, Device.node_id).where(Device.id.in_(cohort)))
-    nodes = dict(rows.tuples().all())
+    nodes = dict(rows.all())
     return {nodes[device_id]: device_id for device_id in cohort}
 
 
@@ -99,11 +100,10 @@ def commit_round(session: Session, lease: Lease, run_id: str, number: int, end: 
     row, run = session.get_one(Round, (run_id, number)), session.get_one(Run, run_id)
     row.state = ROUND.check(RoundState(row.state), RoundState.COMMITTED)
     row.closed_at = now
-    for kind, judgements in end.judgements.items():
-        _write_verdicts(session, run_id, number, kind, judgements)
+    verdicts = _write_verdicts(session, run_id, number, end.judgements)
     row.metrics = {
         **{name: value for name, value in end.metrics.items() if value is not None},
-        **_counts(session, run_id, number),
+        **{verdict.lower(): verdicts[verdict] for verdict in UpdateVerdict},
         "seconds": round((now - row.started_at).total_seconds(), 3),
     }
     if end.statistics is not None:
@@ -115,26 +115,16 @@ def commit_round(session: Session, lease: Lease, run_id: str, number: int, end: 
     events.record(session, "run.round_committed", "run", run_id, round=number, metrics=row.metrics)
 
 
-def _write_verdicts(session: Session, run_id: str, number: int, kind: str, judgements: Sequence[Judgement]) -> None:
-    rows = session.execute(
-        select(Task.node_id, Update)
-        .join(Update, Update.task_id == Task.id)
-        .where(Task.run_id == run_id, Task.round == number, Task.kind == kind)
-    )
-    updates = dict(rows.tuples().all())
-    for judgement in judgements:
-        update = updates[judgement.node_id]
-        update.verdict = judgement.verdict
-        update.code, update.reason = judgement.code[:100], judgement.reason[:2000]
-
-
-def _counts(session: Session, run_id: str, number: int) -> dict[str, int]:
-    """How many replies of a round there are of each verdict, over all its kinds of task."""
-    rows = session.execute(
-        select(Update.verdict, func.count())
-        .join(Task, Task.id == Update.task_id)
-        .where(Task.run_id == run_id, Task.round == number)
-        .group_by(Update.verdict)
-    )
-    found = {str(verdict): count for verdict, count in rows}
-    return {verdict.lower(): found.get(verdict, 0) for verdict in UpdateVerdict}
+def _write_verdicts(
+    session: Session, run_id: str, number: int, judgements: Mapping[str, Sequence[Judgement]]
+) -> Counter[str]:
+    """Write what became of each reply; how many replies of the round there are of each verdict, over all kinds of task."""
+    query = select(Task.kind, Task.node_id, Update).join(Update, Update.task_id == Task.id)
+    rows = session.execute(query.where(Task.run_id == run_id, Task.round == number))
+    updates = {(kind, node_id): update for kind, node_id, update in rows}
+    for kind, judged in judgements.items():
+        for judgement in judged:
+            update = updates[kind, judgement.node_id]
+            update.verdict = judgement.verdict
+            update.code, update.reason = judgement.code[:100], judgement.reason[:2000]
+    return Counter(str(update.verdict) for update in updates.values())

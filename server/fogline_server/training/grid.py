@@ -137,7 +137,7 @@ class GatewayGrid(CohortGrid):
 
     def _complete(self, sent_at: datetime, sent: int) -> bool:
         with self._parts.db.read() as session:
-            pending, answered = session.execute(self._state).one().tuple()
+            pending, answered = session.execute(self._state).one()
         self._parts.on_wait(answered, sent)
         if not pending:
             return True
@@ -200,7 +200,7 @@ class GatewayGrid(CohortGrid):
             .where(Update.verdict.is_distinct_from(UpdateVerdict.LATE))
             .order_by(Task.node_id)
         )
-        return [self._reply(update, task) for update, task in rows.tuples()]
+        return [self._reply(update, task) for update, task in rows]
 
     def _reply(self, update: Update, task: Task) -> Message:
         address = Address(

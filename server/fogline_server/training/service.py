@@ -148,7 +148,7 @@ def updates_of(
     if after is not None:
         query = query.where(Task.id > after)
     rows = session.execute(query.order_by(Task.id).limit(limit))
-    return [_view(update, task) for update, task in rows.tuples()]
+    return [_view(update, task) for update, task in rows]
 
 
 def _view(update: Update, task: Task) -> UpdateView:
