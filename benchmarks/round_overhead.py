@@ -19,10 +19,11 @@ from fleet import Cloud, fogline_up
 from harness import Figure, Options, progress
 
 NODES = 4
-# Of each, after the first.
+# The peer's rounds of each case, after the first. It polls every few seconds, so they differ little.
 ROUNDS = 12
-# size of the recipe, floats, largest share of the peer's seconds
-CASES = (("student", 25_000, 1 / 100), ("teacher", 5_000_000, 1 / 12))
+# size of the recipe, floats, how many rounds of ours to one of the peer's, largest share of the peer's seconds.
+# Twelve rounds of 0.06 s would be over in less than a second, and tell of that second's machine.
+CASES = (("student", 25_000, 20, 1 / 100), ("teacher", 5_000_000, 2, 1 / 12))
 # What in a command line tells our processes apart.
 ROLES = {
     "training children": "fogline_client.training.child",
@@ -45,10 +46,10 @@ def measure(options: Options) -> list[Figure]:
     """Median seconds a round, at 0.1 and 20 MB."""
     rounds = 4 if options.quick else ROUNDS
     before = _ours(rounds // 2)
-    peers = [_peer(floats, rounds) for _, floats, _ in CASES]
+    peers = [_peer(floats, rounds) for _, floats, _, _ in CASES]
     after = _ours(rounds - rounds // 2)
     figures = []
-    for (_, floats, share), one, peer, other in zip(CASES, before, peers, after, strict=True):
+    for (_, floats, _, share), one, peer, other in zip(CASES, before, peers, after, strict=True):
         seconds = [*one.seconds, *other.seconds]
         cpu = {role: (one.cpu[role] + other.cpu[role]) / 2 for role in one.cpu}
         name = f"round overhead, {NODES} devices, {floats * 4 / 1e6:g} MB"
@@ -77,7 +78,7 @@ def _ours(rounds: int) -> list[Measured]:
     with fogline_up() as cloud:
         for i in range(NODES):
             cloud.agent(f"device-{i}", "--recipe", "overhead")
-        return [_run(cloud, size, rounds) for size, _, _ in CASES]
+        return [_run(cloud, size, times * rounds) for size, _, times, _ in CASES]
 
 
 def _run(cloud: Cloud, size: str, rounds: int) -> Measured:
