@@ -27,6 +27,7 @@ check: $(VENV)/.ready-dev ## lint, types, import contracts, generated code and p
 	$(BIN)/python scripts/compose.py
 	$(BIN)/python scripts/error_codes.py
 	$(BIN)/python scripts/cli_reference.py --check
+	$(BIN)/python scripts/figures.py --check
 
 format: $(VENV)/.ready-dev ## format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
