@@ -51,7 +51,7 @@ COMPUTED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("server/fogline_server/registry/importing.py", "answer['code']"): (),
     ("server/fogline_server/registry/provenance.py", "error.code"): (),
     ("server/fogline_server/registry/tick.py", "failed[0].gate"): GATES,
-    ("server/fogline_server/training/checks.py", "code"): ("invalid_run", "invalid_option"),
+    ("server/fogline_server/training/checks.py", "code"): ("invalid_run", "invalid_option", "invalid_simulation"),
     ("server/fogline_server/training/offers.py", "code"): (),
     ("client/fogline_client/durable.py", "code"): (
         "bad_config",

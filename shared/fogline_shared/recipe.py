@@ -160,6 +160,10 @@ class Recipe(ABC):
     def device_data(self, options: Options) -> Dataset:
         """The data of one device, loaded on that device. Raises InvalidInput when an option is missing or wrong."""
 
+    def fleet(self) -> Sequence[Options]:
+        """The options of every device that trains, for simulations; empty: only the devices themselves know."""
+        return ()
+
     @abstractmethod
     def channel_sums(self, data: Dataset) -> ChannelSums:
         """This device's contribution to the standardisation."""

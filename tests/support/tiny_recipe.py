@@ -6,7 +6,7 @@ entry point, so ``load_recipe("tiny")`` finds it wherever this folder is on the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -76,6 +76,9 @@ class Tiny(Recipe):
         if not seed.isdecimal():
             raise InvalidInput("invalid_option", f"option 'seed' is a whole number, not {seed!r}")
         return signals(int(seed), 64)
+
+    def fleet(self) -> Sequence[Options]:
+        return [{"seed": str(seed)} for seed in range(10)]
 
     def channel_sums(self, data: Dataset) -> ChannelSums:
         x = data.x.astype(np.float64)

@@ -11,7 +11,7 @@ import typer
 import fogline_shared
 from fogline_server.cli import processes
 from fogline_server.cli.api import CliError
-from fogline_server.cli.commands import devices, jobs, others, recipes, releases, rollouts, runs
+from fogline_server.cli.commands import devices, jobs, others, recipes, releases, rollouts, runs, simulate
 from fogline_server.cli.exits import MEANING, OF_KIND, Exit
 from fogline_server.demo.cli import demo
 from fogline_shared.errors import FoglineError
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(processes.app)
 app.command()(demo)
+app.command()(simulate.simulate)
 for _name, _group in {
     "device": devices.devices,
     "token": devices.tokens,

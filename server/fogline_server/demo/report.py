@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from fogline_server.demo.story import VARIANTS
+from fogline_server.reporting import page as reporting
 from fogline_shared import __version__
 
 Row = Mapping[str, Any]
@@ -111,19 +110,14 @@ def _batch(told: Row) -> dict[str, Any]:
 
 def page(told: Row) -> str:
     """The report as HTML without a script or a link: it can be mailed."""
-    environment = Environment(
-        loader=PackageLoader("fogline_server.demo", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("report.html.j2").render(facts=told, charts=_charts(told))
+    return reporting.render("fogline_server.demo", facts=told, charts=_charts(told))
 
 
 def _charts(told: Row) -> dict[str, Any]:
-    """Points of the curves in a 600 × 220 frame, accuracy from 0 to 1 upwards."""
+    """The curves' points, accuracy from 0 to 1 upwards."""
     longest = max((len(curve) for curve in told["curves"].values()), default=1)
-
-    def points(curve: Sequence[Row]) -> str:
-        return " ".join(
-            f"{40 + 540 * (p['round'] - 1) / max(1, longest - 1):.1f},{200 - 190 * p['accuracy']:.1f}" for p in curve
-        )
-
-    return {"curves": {name: points(curve) for name, curve in told["curves"].items()}, "rounds": longest}
+    curves = {
+        name: reporting.points([(p["round"], p["accuracy"]) for p in curve], longest=longest)
+        for name, curve in told["curves"].items()
+    }
+    return {"curves": curves, "rounds": longest}

@@ -68,6 +68,10 @@ class Smartwatch(Classifier):
             raise InvalidInput("person_held_out", f"person {person} is never trained on", field="person")
         return recordings.windows([person], hop=HOP)
 
+    def fleet(self) -> Sequence[Options]:
+        """A device for each person who trains."""
+        return [{"person": str(person)} for person in self.training_people]
+
     def sample(self, data: Dataset, indices: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Windows at random places and speeds of the recording, as another person might wear and move the watch."""
         from fogline_recipes.smartwatch.augment import augmented

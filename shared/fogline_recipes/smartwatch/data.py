@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,22 @@ class Recordings:
     start: NDArray[np.int64]
     first: NDArray[np.int64]
     last: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.int64]) -> Recordings:
+        """Of these windows alone; the recordings stay one array."""
+        return replace(self, start=self.start[rows], first=self.first[rows], last=self.last[rows])
+
+    @staticmethod
+    def joined(parts: Sequence[Recordings]) -> Recordings:
+        """Recordings and windows of all parts, in order."""
+        offsets = np.cumsum([0, *(len(part.series) for part in parts)])
+        moved = list(zip(parts, offsets, strict=False))
+        return Recordings(
+            series=np.concatenate([part.series for part in parts]),
+            start=np.concatenate([part.start + offset for part, offset in moved]),
+            first=np.concatenate([part.first + offset for part, offset in moved]),
+            last=np.concatenate([part.last + offset for part, offset in moved]),
+        )
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,166 @@
+"""``fogline simulate``: a run over virtual devices on this machine, without a coordinator."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from fogline_server.cli import show
+from fogline_server.cli.options import AsJson, pairs, texts
+from fogline_shared.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from fogline_server.simulation.engine import OnProgress
+    from fogline_server.simulation.spec import SimulationSpec
+    from fogline_shared.recipe import Recipe
+
+_MOST_PROCESSES = 256
+
+
+def simulate(
+    recipe: str,
+    *,
+    devices: Annotated[int, typer.Option(help="Virtual devices in the fleet.")] = 100,
+    cohort: Annotated[int | None, typer.Option(help="Devices asked a round; default: 50, or all of fewer.")] = None,
+    size: Annotated[str, typer.Option(help="teacher, student, or another size of the recipe.")] = "student",
+    rounds: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
+    strategy: str = "fedavg",
+    option: Annotated[list[str] | None, typer.Option(help="Of the strategy: key=value, may be repeated.")] = None,
+    plan: Annotated[list[str] | None, typer.Option(help="Of training: epochs=2, learning_rate=…")] = None,
+    split: Annotated[str, typer.Option(help="Who holds which data: key, dirichlet:ALPHA or shards:NUMBER.")] = "key",
+    samples: Annotated[int | None, typer.Option(help="Examples a device; default: as in the recipe's fleet.")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Device options that make up the data: name=1..10 or name=a,b; may be repeated. "
+            "Default: the recipe's fleet."
+        ),
+    ] = None,
+    attack: Annotated[
+        str | None, typer.Option(help="sign_flip[:TIMES], gaussian[:TIMES], label_flip, nan or free_rider.")
+    ] = None,
+    attackers: Annotated[float, typer.Option(help="Share of the fleet that attacks, 0 to 1.")] = 0.0,
+    dropout: Annotated[float, typer.Option(help="Chance that an asked device never answers, 0 to 1.")] = 0.0,
+    availability: Annotated[str, typer.Option(help="always, diurnal:HOURS a day, or trace:FILE.csv.")] = "always",
+    speed: Annotated[float, typer.Option(help="Examples a second on the median device.")] = 200.0,
+    spread: Annotated[float, typer.Option(help="Standard deviation of the speeds' logarithm.")] = 0.5,
+    min_devices: Annotated[
+        int | None, typer.Option(help="A round starts when so many are there; default: 2, or 1 where one is asked.")
+    ] = None,
+    quorum: Annotated[
+        float,
+        typer.Option(
+            help="Share of a round's devices that must answer, and of --min-devices that must give a usable update."
+        ),
+    ] = 0.8,
+    round_deadline_s: Annotated[float, typer.Option(help="Virtual seconds.")] = 300.0,
+    max_norm_ratio: Annotated[float, typer.Option(help="Refuse updates so many times as long as the median.")] = 5.0,
+    evaluate_every: Annotated[int, typer.Option(help="Have the devices evaluate each n-th round; 0: never.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same report.")] = 0,
+    processes: Annotated[int | None, typer.Option(help="Default: one a core. They do not change the result.")] = None,
+    reports: Annotated[Path, typer.Option(help="Where report.json and report.html go.")] = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Train RECIPE on virtual devices in virtual time, with a live run's strategies and admission; writes a report."""
+    from fogline_server.simulation import report
+    from fogline_server.simulation.engine import simulate as run_simulation
+    from fogline_server.simulation.spec import SimulationSpec, keys_of
+    from fogline_server.training.spec import RunSpec
+    from fogline_shared.recipe import load_recipe
+
+    chosen = load_recipe(recipe)
+    spec = SimulationSpec(
+        run=RunSpec(
+            recipe=recipe,
+            size=size,
+            rounds=rounds,
+            strategy=strategy,
+            strategy_options=pairs(option, "--option"),
+            plan=pairs(plan, "--plan"),
+            seed=seed,
+            min_devices=min(2, max(1, cohort or devices)) if min_devices is None else min_devices,
+            quorum=quorum,
+            round_deadline_s=round_deadline_s,
+            max_norm_ratio=max_norm_ratio,
+            evaluate_every=evaluate_every,
+        ).resolved(chosen),
+        keys=keys_of(chosen, texts(data, "--data")),
+        devices=devices,
+        cohort=cohort,
+        split=split,
+        samples=samples,
+        attack=attack,
+        attackers=attackers,
+        dropout=dropout,
+        availability=availability,
+        speed=speed,
+        spread=spread,
+    )
+    at_once = _processes(processes, spec)
+    reports.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+    with _progress(chosen, spec) as seen:
+        facts = run_simulation(chosen, spec, processes=at_once, on_progress=seen)
+    text = json.dumps(facts, indent=2, allow_nan=False) + "\n"
+    (reports / "report.json").write_text(text)
+    (reports / "report.html").write_text(report.html(facts))
+    show.note(f"report.json and report.html are in {reports.resolve()}")
+    if as_json:
+        return show.json_out(facts)
+    summary = report.summary(facts)
+    return show.record(summary, [(name, name) for name in summary])
+
+
+def _processes(wanted: int | None, spec: SimulationSpec) -> int:
+    """At most one a device that is asked."""
+    if wanted is not None and not 1 <= wanted <= _MOST_PROCESSES:
+        message = f"processes must be an integer from 1 to {_MOST_PROCESSES}, got {wanted}"
+        raise InvalidInput("invalid_simulation", message, field="processes")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(wanted or cores, spec.asked)
+
+
+@contextmanager
+def _progress(recipe: Recipe, spec: SimulationSpec) -> Iterator[OnProgress]:
+    """A bar over all answers on a terminal; one line a round elsewhere."""
+    err = Console(stderr=True)
+    columns = (
+        TextColumn(f"{recipe.name} on {spec.devices} devices"),
+        BarColumn(bar_width=28),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    total = spec.run.total_rounds
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
+        task = bar.add_task("", total=total * spec.asked, note="statistics")
+
+        def seen(number: int, facts: dict[str, Any] | None) -> None:
+            if facts is None:
+                if number:
+                    bar.advance(task)
+                return
+            note = _told(number, total, facts)
+            # Devices that were asked and are not waited for any more count as done.
+            bar.update(task, completed=number * spec.asked, note=note)
+            if not err.is_terminal:
+                show.note(note)
+
+        yield seen
+
+
+def _told(number: int, total: int, facts: dict[str, Any]) -> str:
+    if not number:
+        return f"statistics of {facts['asked']} devices"
+    result = f"{facts['accepted']} of {facts['asked']} accepted" if "code" not in facts else f"{facts['code']}"
+    accuracy = f", holdout {facts['holdout']['accuracy']:.1%}" if "holdout" in facts else ""
+    return f"round {number} of {total}: {result}{accuracy}"

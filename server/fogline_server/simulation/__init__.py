@@ -1,0 +1,1 @@
+"""Virtual devices over the strategies and the admission that a live run has: ``fogline simulate``."""

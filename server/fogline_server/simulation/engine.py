@@ -1,0 +1,199 @@
+"""A run from start to end over virtual devices: the trainer's loop without a database, in virtual time.
+
+A round that fails (no quorum, too few usable updates, a rule that cannot work) leaves the model as it was, and the next one
+begins: a simulation is there to count such rounds. The same spec gives the same facts to the last byte.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fogline_recipes import parameters
+from fogline_server.simulation.grid import Site, VirtualGrid
+from fogline_server.simulation.population import Population
+from fogline_server.simulation.spec import SimulationSpec
+from fogline_server.simulation.workers import Workers
+from fogline_server.training import rounds
+from fogline_server.training.admission import Judgement
+from fogline_server.training.statistics import Statistics
+from fogline_shared import __version__, flower, tensors
+from fogline_shared.errors import Conflict
+from fogline_shared.flower import ArrayRecord
+from fogline_shared.recipe import Evaluation, Recipe
+from fogline_shared.states import RoundState, UpdateVerdict
+
+# A round's facts, as they go into the report.
+Facts = dict[str, Any]
+# Called with the round's number and what is known of it: at its start with nothing, at each answer, and at its end.
+OnProgress = Callable[[int, Facts | None], None]
+
+
+def simulate(recipe: Recipe, spec: SimulationSpec, *, processes: int, on_progress: OnProgress) -> Facts:
+    """The report's facts, JSON-able. ``spec.run`` is resolved.
+
+    Raises Conflict when round 0 fails or no devices are ever there, InvalidInput for data that do not fit the recipe, and
+    Unavailable ``simulation_process_died``.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="fogline-simulation-") as folder,
+        Workers(recipe, spec, processes) as workers,
+    ):
+        return _Simulation(recipe, spec, workers, Path(folder), on_progress).run()
+
+
+class _Simulation:
+    def __init__(
+        self, recipe: Recipe, spec: SimulationSpec, workers: Workers, folder: Path, on_progress: OnProgress
+    ) -> None:
+        self._recipe, self._spec, self._on_progress = recipe, spec, on_progress
+        self._round = 0
+        self._population = Population(recipe, spec)
+        self._site = Site(
+            spec=spec,
+            population=self._population,
+            workers=workers,
+            folder=folder,
+            on_answer=lambda: on_progress(self._round, None),
+        )
+        self._rule = spec.run.rule()
+        self._strategy = self._rule.build()
+        self._model = recipe.model(spec.run.size, seed=spec.run.seed)
+        self._holdout, self._unseen = recipe.holdout(), recipe.unseen()
+
+    def run(self) -> Facts:
+        arrays = flower.to_record(parameters.read(self._model))
+        statistics, first = self._statistics()
+        told = [first]
+        for number in range(1, self._spec.run.total_rounds + 1):
+            arrays, facts = self._train(number, arrays, statistics)
+            told.append(facts)
+            self._on_progress(number, facts)
+        return self._report(arrays, statistics, told)
+
+    def _statistics(self) -> tuple[Statistics, Facts]:
+        grid, facts = self._open(0, "query")
+        try:
+            statistics, judgements = rounds.gather_statistics(grid, self._recipe, needed=self._spec.run.fewest_updates)
+        finally:
+            grid.release()
+        self._on_progress(0, facts)
+        return statistics, facts | _closed(grid) | self._judged(judgements)
+
+    def _train(self, number: int, arrays: ArrayRecord, statistics: Statistics) -> tuple[ArrayRecord, Facts]:
+        self._round = number
+        run = self._spec.run
+        plan = run.train_plan(self._recipe, number)
+        grid, facts = self._open(number, "train")
+        facts["learning_rate"] = plan.learning_rate
+        try:
+            trained = rounds.train(
+                grid,
+                self._strategy,
+                arrays,
+                number,
+                size=run.size,
+                plan=plan,
+                statistics=statistics,
+                max_norm_ratio=run.max_norm_ratio,
+                needed=run.fewest_updates,
+                running=[name for name, _ in self._model.named_buffers() if name in arrays],
+                adaptive=self._rule.adaptive,
+            )
+        except Conflict as error:
+            closed = _closed(grid)
+            why = {"code": error.code, "reason": error.message, "wasted_s": closed["device_s"]}
+            return arrays, facts | closed | why | {"state": RoundState.ABANDONED, "accepted": 0, "left_out": {}}
+        finally:
+            grid.release()
+        facts |= _closed(grid) | self._judged(trained.judgements) | {"loss": _number(trained.loss)}
+        if run.evaluate_every and number % run.evaluate_every == 0:
+            facts |= self._evaluated(number, list(grid.get_node_ids()), trained.arrays, statistics)
+        if self._holdout is not None:
+            facts["holdout"] = self._score(trained.arrays, statistics, self._holdout)
+        return trained.arrays, facts
+
+    def _evaluated(
+        self, number: int, nodes: list[int], arrays: ArrayRecord, statistics: Statistics
+    ) -> Mapping[str, Any]:
+        """The devices' own judgement of the new model; a round in which too few give one has been committed all the same."""
+        grid = VirtualGrid(self._site, number, "evaluate", nodes)
+        try:
+            size = self._spec.run.size
+            told = rounds.evaluate(grid, self._strategy, arrays, number, size=size, statistics=statistics)
+        except Conflict as error:
+            return {"evaluation": {"code": error.code, "reason": error.message}}
+        finally:
+            grid.release()
+        return {"evaluation": {"accuracy": _number(told.accuracy), "loss": _number(told.loss)}}
+
+    def _open(self, number: int, kind: str) -> tuple[VirtualGrid, Facts]:
+        nodes, self._site.now_s = self._population.cohort(number, self._site.now_s)
+        facts = {"number": number, "state": RoundState.COMMITTED, "began_s": self._site.now_s, "asked": len(nodes)}
+        return VirtualGrid(self._site, number, kind, nodes), facts
+
+    def _judged(self, judgements: Sequence[Judgement]) -> Facts:
+        bad = [j for j in judgements if j.verdict != UpdateVerdict.ACCEPTED]
+        attackers = [j for j in judgements if self._population.attack(j.node_id) is not None]
+        return {
+            "accepted": len(judgements) - len(bad),
+            "left_out": dict(sorted(Counter(j.code for j in bad).items())),
+            "attackers": {
+                "answered": len(attackers),
+                "accepted": sum(j.verdict == UpdateVerdict.ACCEPTED for j in attackers),
+            },
+        }
+
+    def _score(self, arrays: ArrayRecord, statistics: Statistics, data: Any) -> Facts:
+        parameters.write(self._model, flower.arrays_of(arrays))
+        return _scored(self._recipe.evaluate(self._model, data, statistics.standardisation))
+
+    def _report(self, arrays: ArrayRecord, statistics: Statistics, told: Sequence[Facts]) -> Facts:
+        trained = told[1:]
+        committed = sum(facts["state"] == RoundState.COMMITTED for facts in trained)
+        spent = sum(facts["device_s"] for facts in trained)
+        return {
+            "fogline": __version__,
+            "recipe": self._recipe.name,
+            "spec": self._spec.as_json(),
+            "rounds": list(told),
+            "committed": committed,
+            "abandoned": len(trained) - committed,
+            "virtual_s": self._site.now_s,
+            "device_s": spent,
+            "wasted_share": sum(facts["wasted_s"] for facts in trained) / spent if spent else 0.0,
+            "holdout": None if self._holdout is None else self._score(arrays, statistics, self._holdout),
+            "unseen": None if self._unseen is None else self._score(arrays, statistics, self._unseen),
+            "params_digest": tensors.digest(tensors.encode(flower.arrays_of(arrays))),
+        }
+
+
+def _closed(grid: VirtualGrid) -> Facts:
+    closing = grid.closing
+    assert closing is not None, "the exchange has been closed"
+    return {
+        "seconds": closing.seconds,
+        "answered": len(closing.in_time),
+        "late": len(closing.late),
+        "lost": len(closing.lost),
+        "device_s": closing.device_s,
+        "wasted_s": closing.wasted_s,
+    }
+
+
+def _scored(evaluation: Evaluation) -> Facts:
+    return {
+        "examples": evaluation.examples,
+        "accuracy": _number(evaluation.accuracy),
+        "worst_class_accuracy": _number(evaluation.worst_class_accuracy),
+        "loss": _number(evaluation.loss),
+    }
+
+
+def _number(value: float | None) -> float | None:
+    """For JSON, which has no NaN: an attack may have made the model's loss one."""
+    return value if value is not None and math.isfinite(value) else None

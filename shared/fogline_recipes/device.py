@@ -1,0 +1,102 @@
+"""What one device does when it is asked for statistics, training or evaluation: a message's content in, its answer out.
+
+A device in the field and a virtual one answer by the same functions; they differ in where :class:`Held` comes from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fogline_recipes import parameters
+from fogline_shared import flower
+from fogline_shared.errors import Corrupt
+from fogline_shared.flower import ConfigRecord, MetricRecord, RecordDict
+from fogline_shared.recipe import Dataset, Recipe, Standardisation, TrainPlan
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+# As MetricRecord declares it.
+Metrics = dict[str, int | float | list[int] | list[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A device's data. ``fingerprint`` tells its randomness from other devices'."""
+
+    data: Dataset
+    fingerprint: int
+
+
+def query(recipe: Recipe, held: Held) -> RecordDict:
+    """Sums for standardisation."""
+    sums = recipe.channel_sums(held.data)
+    metrics: Metrics = {
+        "num-examples": len(held.data),
+        "count": float(sums.count),
+        "total": [float(v) for v in sums.total],
+        "squares": [float(v) for v in sums.squares],
+    }
+    return RecordDict({"metrics": MetricRecord(metrics)})
+
+
+def train(recipe: Recipe, held: Held, content: RecordDict) -> RecordDict:
+    """Local epochs from the parameters that came; with a teacher's parameters, towards its soft labels too."""
+    config = _config(content)
+    model = _model(recipe, content, "arrays", str(config["size"]))
+    teacher = None
+    if "teacher" in content:
+        teacher = _model(recipe, content, "teacher", str(config["teacher_size"]))
+    plan = _plan(config, held.fingerprint)
+    result = recipe.train(model, held.data, _standardisation(config), plan, teacher=teacher)
+    metrics = MetricRecord({"num-examples": result.examples, "loss": float(result.loss)})
+    return RecordDict({"arrays": flower.to_record(parameters.read(model)), "metrics": metrics})
+
+
+def evaluate(recipe: Recipe, held: Held, content: RecordDict) -> RecordDict:
+    """How the parameters that came do on this device's data."""
+    config = _config(content)
+    model = _model(recipe, content, "arrays", str(config["size"]))
+    evaluation = recipe.evaluate(model, held.data, _standardisation(config))
+    metrics: Metrics = {
+        "num-examples": evaluation.examples,
+        "accuracy": float(evaluation.accuracy),
+        "loss": float(evaluation.loss),
+    }
+    return RecordDict({"metrics": MetricRecord(metrics)})
+
+
+def fingerprint_of(data: Dataset) -> int:
+    """A number of the data itself. Node ids differ between fleets; the same data is to be trained on in the same way."""
+    digest = hashlib.sha256(np.ascontiguousarray(data.x).data)
+    digest.update(np.ascontiguousarray(data.y).data)
+    return int.from_bytes(digest.digest()[:7], "big")
+
+
+def _model(recipe: Recipe, content: RecordDict, record: str, size: str) -> Module:
+    model = recipe.model(size, seed=0)
+    parameters.write(model, flower.arrays_of(content.array_records[record]))
+    return model
+
+
+def _config(content: RecordDict) -> Mapping[str, Any]:
+    config = content.get("config")
+    if not isinstance(config, ConfigRecord):
+        raise Corrupt("bad_records", "the message has no record 'config'")
+    return config
+
+
+def _standardisation(config: Mapping[str, Any]) -> Standardisation:
+    return Standardisation(mean=tuple(config["mean"]), scale=tuple(config["scale"]))
+
+
+def _plan(config: Mapping[str, Any], fingerprint: int) -> TrainPlan:
+    plan = {field.name: config[field.name] for field in fields(TrainPlan) if field.name in config}
+    # One seed a device and round: the same for a repeated task, different between devices.
+    plan["seed"] = (int(plan.get("seed", 0)) * 1_000_003 + fingerprint) % 2**63
+    return TrainPlan(**plan)
