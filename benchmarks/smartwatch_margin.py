@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from harness import Figure, Options, progress
+from simulated_run import train
 
 PAIRS = ((1, 2), (3, 4), (5, 6), (7, 10), (8, 9))
 SEEDS = (0, 1, 2)
@@ -76,39 +77,8 @@ def _compare(pair: tuple[int, int], seed: int, rounds: int | None) -> tuple[floa
     # Person 3 volunteers; when he is among the unseen, person 5 does.
     recipe = Smartwatch(unseen=pair, volunteer=VOLUNTEER if VOLUNTEER not in pair else 5)
     people = recipe.training_people
-    federated, known = _train(recipe, people, seed, rounds, None)
-    local = [_train(recipe, [person], seed, rounds, known)[0] for person in people]
-    return 100 * federated, 100 * statistics.mean(local)
-
-
-def _train(recipe, people, seed, rounds, statistics_):
-    """Accuracy on the unseen after a whole run over those people's devices, and the statistics it used."""
-    from fogline_client.training.app import build_app
-    from fogline_recipes import parameters
-    from fogline_server.training import rounds as passes
-    from fogline_server.training.in_process import InProcessGrid
-    from fogline_server.training.spec import RunSpec
-    from fogline_shared import flower
-
-    spec = RunSpec(recipe=recipe.name, rounds=rounds, seed=seed, min_devices=1).resolved(recipe)
-    grid = InProcessGrid({node: (build_app(recipe), {"person": str(node)}) for node in people})
-    strategy = spec.rule().build()
-    model = recipe.model(spec.size, seed=seed)
-    arrays = flower.to_record(parameters.read(model))
-    known = statistics_ or passes.gather_statistics(grid, recipe)[0]
-    for number in range(1, spec.total_rounds + 1):
-        plan = spec.train_plan(recipe, number)
-        trained = passes.train(
-            grid,
-            strategy,
-            arrays,
-            number,
-            size=spec.size,
-            plan=plan,
-            statistics=known,
-            max_norm_ratio=spec.max_norm_ratio,
-            running=[name for name, _ in model.named_buffers() if name in arrays],
-        )
-        arrays = trained.arrays
-    parameters.write(model, flower.arrays_of(arrays))
-    return recipe.evaluate(model, recipe.unseen(), known.standardisation).accuracy, known
+    federated = train(recipe, people, seed=seed, rounds=rounds)
+    local = [
+        train(recipe, [person], known=federated.statistics, seed=seed, rounds=rounds).accuracy for person in people
+    ]
+    return 100 * federated.accuracy, 100 * statistics.mean(local)

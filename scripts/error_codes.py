@@ -32,7 +32,7 @@ SECTION_OF_CALL = {
 }
 # Where the code stands among a call's positional arguments, if not first; None: it is only given by name.
 _POSITION = {"CliError": 1, "problem": 1, "replace": None, "Update": None}
-PLUGINS = ("engine", "gate", "method", "recipe", "source", "strategy")
+PLUGINS = ("codec", "engine", "gate", "method", "recipe", "source", "strategy")
 GATES = ("int8_accuracy_drop", "int8_disagreement")
 # Raises whose code is not a literal, by file and expression: the codes they come to, or () where the code was raised
 # elsewhere first. A raise that is not listed here fails the check.
@@ -51,7 +51,8 @@ COMPUTED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("server/fogline_server/registry/importing.py", "answer['code']"): (),
     ("server/fogline_server/registry/provenance.py", "error.code"): (),
     ("server/fogline_server/registry/tick.py", "failed[0].gate"): GATES,
-    ("server/fogline_server/training/checks.py", "code"): ("invalid_run", "invalid_option", "invalid_simulation"),
+    ("shared/fogline_shared/checks.py", "code"): ("invalid_run", "invalid_option", "invalid_simulation"),
+    ("server/fogline_server/training/admission.py", "error.code"): (),
     ("server/fogline_server/training/offers.py", "code"): (),
     ("client/fogline_client/durable.py", "code"): (
         "bad_config",

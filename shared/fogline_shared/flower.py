@@ -41,12 +41,14 @@ from flwr.app import (
 
 __all__ = [
     "Address",
+    "Array",
     "ArrayRecord",
     "BlobArray",
     "ConfigRecord",
     "Encoded",
     "Error",
     "HeldArray",
+    "LazyArray",
     "Message",
     "MetricRecord",
     "RecordDict",
@@ -83,7 +85,7 @@ _NPY_1_0 = b"\x93NUMPY\x01\x00"
 _WORTH_MAPPING = 64 * 1024
 
 
-class _LazyArray(Array):
+class LazyArray(Array):
     """An array that becomes .npy bytes, Flower's own form, only when somebody asks for them."""
 
     @property
@@ -94,7 +96,7 @@ class _LazyArray(Array):
         return buffer.getvalue()
 
 
-class HeldArray(_LazyArray):
+class HeldArray(LazyArray):
     """An array in memory. Who makes it does not change it afterwards."""
 
     def __init__(self, array: NDArray[Any]) -> None:
@@ -109,7 +111,7 @@ class HeldArray(_LazyArray):
         return self.held.copy()
 
 
-class BlobArray(_LazyArray):
+class BlobArray(LazyArray):
     """An array that lies in a blob on disk and is read anew at each :meth:`numpy`."""
 
     def __init__(self, path: Path, spec: tensors.TensorSpec, *, siblings: int) -> None:
@@ -171,7 +173,7 @@ def _read_only(array: Array) -> NDArray[Any]:
     """The array without a copy where there is a way; Flower's own, which strategies return, are .npy bytes in memory."""
     if isinstance(array, HeldArray):
         return array.held
-    if isinstance(array, BlobArray) or not array.data.startswith(_NPY_1_0):
+    if isinstance(array, LazyArray) or not array.data.startswith(_NPY_1_0):
         return array.numpy()
     header = io.BytesIO(array.data)
     np.lib.format.read_magic(header)

@@ -33,5 +33,6 @@ def simulate(devices: int, **fields: object) -> str:
             max_norm_ratio=spec.max_norm_ratio,
             running=[name for name, _ in model.named_buffers() if name in arrays],
             adaptive=rule.adaptive,
+            codec=spec.update_codec(),
         ).arrays
     return tensors.digest(tensors.encode(flower.arrays_of(arrays)))

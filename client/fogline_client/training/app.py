@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from flwr.clientapp import ClientApp
 
+from fogline_client.training import encoding
 from fogline_recipes import parameters
 from fogline_shared import flower
 from fogline_shared.errors import Corrupt
@@ -74,8 +75,15 @@ class _Device:
         loaded = self._load(context)
         plan = _plan(config, loaded.fingerprint)
         result = self._recipe.train(model, loaded.data, _standardisation(config), plan, teacher=teacher)
-        metrics = MetricRecord({"num-examples": result.examples, "loss": float(result.loss)})
-        content = RecordDict({"arrays": flower.to_record(parameters.read(model)), "metrics": metrics})
+        content = encoding.encode(
+            parameters.read(model),
+            flower.arrays_of(message.content.array_records["arrays"]),
+            config,
+            context,
+            running={name for name, _ in model.named_buffers()},
+            seed=plan.seed,
+        )
+        content["metrics"] = MetricRecord({"num-examples": result.examples, "loss": float(result.loss)})
         return Message(content, reply_to=message)
 
     def evaluate(self, message: Message, context: Context) -> Message:

@@ -86,16 +86,19 @@ class _Worker:
         import torch
 
         from fogline_client.training.app import build_app
+        from fogline_client.training.memory import Memory
         from fogline_shared.recipe import load_recipe
 
         torch.set_num_threads(1)
         self._app: ClientApp = build_app(load_recipe(start.recipe))
         settle(keep_bytes=_KEEP_BYTES)
         self._options = dict(start.options)
+        self._memory = Memory(Path(start.memory))
         self._contexts: dict[str, Context] = {}
 
     def work(self, order: Order) -> Done:
         from fogline_shared import flower
+        from fogline_shared.flower import RecordDict
 
         address = flower.Address(
             message_id=order.task_id,
@@ -106,19 +109,26 @@ class _Worker:
         content = flower.decode(
             exchange.parse(order.records_json.encode()), {name: Path(path) for name, path in order.blobs.items()}
         )
-        return _written(order, self._app(flower.instruction(content, address), self._context(order)))
+        context = self._context(order)
+        known = RecordDict(dict(context.state))
+        answer = self._app(flower.instruction(content, address), context)
+        # Before the answer is there: a task whose answer is lost comes again, and finds what it found the first time.
+        self._memory.keep(order.run_id, context.state, known)
+        return _written(order, answer)
 
     def _context(self, order: Order) -> Context:
-        """The node's context of a run. Its state lasts as long as the child: what must outlive it belongs in messages."""
+        """The node's context of a run. Of its state, array records outlive the child."""
         from flwr.app import Context
-
-        from fogline_shared.flower import RecordDict
 
         if order.run_id not in self._contexts:
             # One run at a time: a device that has moved on does not come back to an older one.
             self._contexts.clear()
             self._contexts[order.run_id] = Context(
-                run_id=1, node_id=order.node_id, node_config=dict(self._options), state=RecordDict(), run_config={}
+                run_id=1,
+                node_id=order.node_id,
+                node_config=dict(self._options),
+                state=self._memory.recall(order.run_id),
+                run_config={},
             )
         return self._contexts[order.run_id]
 

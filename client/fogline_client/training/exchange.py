@@ -10,10 +10,14 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """First line to the child: which recipe, and the options by which it finds this device's data."""
+    """First line to the child: which recipe, and the options by which it finds this device's data.
+
+    ``memory``: the folder of what a run's app keeps between tasks.
+    """
 
     recipe: str
     options: Mapping[str, str]
+    memory: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,8 @@ class TrainingHost:
     """Runs tasks one at a time. ``idle_s``: the child ends after so long without one, and gives its memory back."""
 
     def __init__(self, recipe: str, options: Mapping[str, str], work_dir: Path, *, idle_s: float = 60.0) -> None:
-        self._start = Start(recipe=recipe, options=dict(options))
+        memory = str((work_dir / "memory").absolute())
+        self._start = Start(recipe=recipe, options=dict(options), memory=memory)
         self._replies = work_dir / "replies"
         self._idle_s = idle_s
         self._child: asyncio.subprocess.Process | None = None

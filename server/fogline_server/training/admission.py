@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fogline_shared.errors import Corrupt
 from fogline_shared.states import UpdateVerdict
 
 SAMPLES, LOSS = "num-examples", "loss"
@@ -145,6 +146,8 @@ def _measure(
         squares = _squares(candidate, reference)
     except _Refused as refused:
         return _refusal(candidate.node_id, refused)
+    except Corrupt as error:  # an encoded array is decoded when it is read
+        return _refusal(candidate.node_id, _Refused(error.code, error.message))
     return replace(
         judgement,
         norm=math.sqrt(sum(value for name, value in squares.items() if name not in running)),

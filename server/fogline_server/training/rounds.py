@@ -6,6 +6,7 @@ faster nor on the ids of a fleet; the strategy sees only what admission accepted
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,9 +23,12 @@ from fogline_server.training.admission import (
     judge_metrics,
     judge_updates,
 )
+from fogline_server.training.decoding import sizes, unpack
 from fogline_server.training.geometric import Geometric
 from fogline_server.training.statistics import Statistics, gather, too_few_accepted
 from fogline_shared import flower
+from fogline_shared.codecs import base as codecs
+from fogline_shared.codecs.base import Codec
 from fogline_shared.errors import Conflict
 from fogline_shared.flower import Address, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from fogline_shared.recipe import Recipe, TrainPlan
@@ -48,11 +52,16 @@ class Teacher:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """``loss``: the accepted devices' mean, weighted by examples."""
+    """``loss``: the accepted devices' mean, weighted by examples.
+
+    ``bytes_sent``: of all replies' arrays, as they came; ``bytes_plain``: as they would have been without a codec.
+    """
 
     arrays: ArrayRecord
     loss: float
     judgements: Sequence[Judgement]
+    bytes_sent: int
+    bytes_plain: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +98,20 @@ def train(
     teacher: Teacher | None = None,
     running: Collection[str] = (),
     adaptive: bool = False,
+    codec: Codec | None = None,
 ) -> Trained:
     """One training round. Raises Conflict ``no_update_accepted`` or ``quorum_not_reached``.
 
     ``needed``: how many replies must be accepted.
     ``running``: names of running statistics. With an ``adaptive`` strategy they take the plain mean: a server-side
     optimiser would step BatchNorm's variances below zero.
+    ``codec``: how devices are asked to encode their replies; None: plain.
     """
+    codec = codec or codecs.load(codecs.NONE, {})
     config = _config(size, statistics, plan=plan, teacher=teacher)
+    if codec.name != codecs.NONE:
+        options = json.dumps(codec.options_json())
+        config.update({"codec": codec.name, "codec_options": options, "round": number})
     if isinstance(strategy, Geometric):
         strategy.running = running
     messages = list(strategy.configure_train(number, arrays, config, grid))
@@ -105,6 +120,8 @@ def train(
             message.content[TEACHER] = teacher.arrays
     replies = _in_order(grid, messages)
     reference = flower.arrays_of(arrays)
+    bytes_sent, bytes_plain = sizes(replies, reference, arrays=ARRAYS)
+    replies = [unpack(reply, codec, reference, arrays=ARRAYS, running=running) for reply in replies]
     limits = Limits(enrolled=statistics.samples, max_norm_ratio=max_norm_ratio)
     judgements = judge_updates([_candidate(reply) for reply in replies], reference, limits, running=running)
     accepted = _admitted(replies, judgements, list(reference))
@@ -115,7 +132,7 @@ def train(
     for name in running if adaptive else ():
         new[name] = _mean_array(accepted, name)
     arrays = flower.to_record({name: new[name].astype(old.dtype, copy=False) for name, old in reference.items()})
-    return Trained(arrays=arrays, loss=loss, judgements=judgements)
+    return Trained(arrays=arrays, loss=loss, judgements=judgements, bytes_sent=bytes_sent, bytes_plain=bytes_plain)
 
 
 def evaluate(

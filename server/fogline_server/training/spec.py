@@ -10,6 +10,8 @@ from typing import Any
 from fogline_server.training.admission import quorum_of
 from fogline_server.training.checks import number
 from fogline_server.training.strategies import base as strategies
+from fogline_shared.codecs import base as codecs
+from fogline_shared.codecs.base import Codec
 from fogline_shared.errors import InvalidInput
 from fogline_shared.recipe import Recipe, TrainPlan
 
@@ -37,8 +39,9 @@ class RunSpec:
     that are accepted: a device that errs or is refused is left out, and the run fails only when too few remain. An update
     that moves ``max_norm_ratio`` times as far as the cohort's median is refused. ``evaluate_every`` n asks the devices to
     evaluate after each n-th round (0: never). ``distil_from`` names the run whose model the devices learn soft labels
-    from; ``init_from`` a parameter blob to start at.
-    Raises InvalidInput ``invalid_run``, ``unknown_strategy`` or ``invalid_option``, naming the field and its range.
+    from; ``init_from`` a parameter blob to start at. ``codec`` is how devices that can encode their updates.
+    Raises InvalidInput ``invalid_run``, ``unknown_strategy``, ``unknown_codec`` or ``invalid_option``, naming the field and
+    its range.
     """
 
     recipe: str
@@ -58,6 +61,8 @@ class RunSpec:
     evaluate_every: int = 0
     distil_from: str | None = None
     init_from: str | None = None
+    codec: str = codecs.NONE
+    codec_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.rounds is not None:
@@ -74,6 +79,7 @@ class RunSpec:
         if self.init_from is not None and (len(self.init_from) != 64 or not set(self.init_from) <= _DIGEST):
             raise InvalidInput("invalid_run", "init_from must be a digest: 64 lower-case hexadecimal digits")
         self.rule()
+        self.update_codec()
 
     def _check_plan(self) -> None:
         for name, value in self.plan.items():
@@ -87,13 +93,22 @@ class RunSpec:
         """The strategy, validated."""
         return strategies.load(self.strategy, self.strategy_options)
 
+    def update_codec(self) -> Codec:
+        """The codec of updates, validated."""
+        return codecs.load(self.codec, self.codec_options)
+
     def resolved(self, recipe: Recipe) -> RunSpec:
         """With the recipe's defaults filled in; raises InvalidInput ``unknown_size`` or ``invalid_run``."""
         if self.size not in recipe.sizes:
             known = ", ".join(recipe.sizes)
             raise InvalidInput("unknown_size", f"recipe {recipe.name} has no size {self.size!r}; sizes: {known}")
         rounds = self.rounds if self.rounds is not None else recipe.rounds.get(self.size, 10)
-        return replace(self, rounds=rounds, strategy_options=self.rule().options_json())
+        return replace(
+            self,
+            rounds=rounds,
+            strategy_options=self.rule().options_json(),
+            codec_options=self.update_codec().options_json(),
+        )
 
     def train_plan(self, recipe: Recipe, round_number: int) -> TrainPlan:
         """The plan of one round (from 1): learning rate by half a cosine over the run, a seed of its own.

@@ -138,9 +138,11 @@ class Trainer:
             teacher=teacher,
             running=[name for name, _ in self._model.named_buffers() if name in arrays],
             adaptive=self._rule.adaptive,
+            codec=self._spec.update_codec(),
         )
         judgements = {"train": trained.judgements}
         metrics: dict[str, Any] = {"loss": trained.loss, "learning_rate": plan.learning_rate}
+        metrics |= {"bytes_sent": trained.bytes_sent, "bytes_plain": trained.bytes_plain}
         params = self._blobs.put(tensors.encode(flower.arrays_of(trained.arrays))).digest
         new = flower.read_arrays(self._blobs.path(params))
         if self._spec.evaluate_every and number % self._spec.evaluate_every == 0:

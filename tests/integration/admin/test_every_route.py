@@ -55,6 +55,7 @@ def test_lower_roles_may_what_they_may(sqlite_plant):
         ("POST", "/v1/runs", {"json": {"recipe": "tiny", "size": "huge"}}, 422, "unknown_size"),
         ("POST", "/v1/runs", {"json": {"recipe": "tiny", "rounds": 0}}, 422, "invalid_run"),
         ("POST", "/v1/runs", {"json": {"recipe": "tiny", "strategy": "x"}}, 422, "unknown_strategy"),
+        ("POST", "/v1/runs", {"json": {"recipe": "tiny", "codec": "x"}}, 422, "unknown_codec"),
         ("POST", "/v1/runs", {"json": {"recipe": "tiny", "distil_from": "run_x"}}, 404, "run_not_found"),
         ("POST", "/v1/runs", {"json": {"recipe": "tiny", "distil_from": "$run"}}, 409, "teacher_not_ready"),
         ("POST", "/v1/runs/{run_id}:cancel", {"path": {"run_id": "$finished_run"}}, 409, "illegal_transition"),

@@ -55,6 +55,8 @@ class NewRun(schemas.Request):
     evaluate_every: Whole = 0
     distil_from: Id | None = None
     init_from: Digest | None = None
+    codec: Id = "none"
+    codec_options: JsonObject = Field(default_factory=dict)
 
     def spec(self) -> RunSpec:
         """The validated value; whole numbers among the plan's stay whole."""

@@ -46,6 +46,8 @@ def start(
     round_deadline_s: float = 300.0,
     seed: int = 0,
     distil_from: Annotated[str | None, typer.Option(help="Run whose model the devices learn from.")] = None,
+    codec: Annotated[str, typer.Option(help="How devices encode their updates: fp16, int8, topk.")] = "none",
+    codec_option: Annotated[list[str] | None, typer.Option(help="Of the codec: key=value, may be repeated.")] = None,
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
@@ -64,6 +66,8 @@ def start(
         "round_deadline_s": round_deadline_s,
         "seed": seed,
         "distil_from": distil_from,
+        "codec": codec,
+        "codec_options": pairs(codec_option, "--codec-option"),
     }
     connection = api(context)
     run = connection.post("/v1/runs", body)
@@ -112,12 +116,18 @@ def show_run(context: typer.Context, run: str, *, as_json: AsJson = False) -> No
     measured = sorted({name for each in rounds for name, value in each["metrics"].items() if isinstance(value, float)})
     columns: list[show.Column] = [("round", "number"), ("state", "state"), ("devices", lambda r: len(r["cohort"]))]
     columns += [(name, _metric(name)) for name in ("accepted", "refused", "error", "late")]
+    columns += [(heading, _bytes(name)) for heading, name in (("sent", "bytes_sent"), ("plain", "bytes_plain"))]
     columns += [(name, _metric(name)) for name in measured]
     return show.table(rounds, columns, empty="no rounds yet")
 
 
 def _metric(name: str) -> Callable[[dict[str, Any]], object]:
     return lambda each: each["metrics"].get(name)
+
+
+def _bytes(name: str) -> Callable[[dict[str, Any]], object]:
+    """A metric in bytes; none in round 0, which sends no parameters."""
+    return lambda each: show.size(name)(each["metrics"]) if name in each["metrics"] else None
 
 
 @app.command("updates")
