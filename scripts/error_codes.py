@@ -29,6 +29,7 @@ SECTION_OF_CALL = {
     "replace": "UPDATE",
     "Update": "UPDATE",
     "Problem": "VERIFICATION",
+    "Reason": "ELIGIBILITY",
 }
 # Where the code stands among a call's positional arguments, if not first; None: it is only given by name.
 _POSITION = {"CliError": 1, "problem": 1, "replace": None, "Update": None}

@@ -23,7 +23,8 @@ from typing import Any
 
 import structlog
 
-from fogline_client import attributes, durable, enroll, identity
+from fogline_client import durable, enroll, identity
+from fogline_client.attributes import Facts
 from fogline_client.config import AgentConfig, StateDir
 from fogline_client.identity import Identity
 from fogline_client.inference.predictor import Predictor
@@ -51,6 +52,8 @@ _STATUS_EVERY_S = 1.0
 # The longest sleep of the renewal loop: a suspended machine's clock jumps.
 _RENEWAL_LOOK_S = 600.0
 _RENEWAL_RETRY_S = 30.0
+# How often the device looks whether what it told of itself is still so.
+_LOOK_EVERY_S = 30.0
 # Of memory that transfers gave back. Little: a device may have little.
 _KEEP_BYTES = 8 << 20
 # sun_path of Linux, less its terminating zero.
@@ -81,17 +84,18 @@ class Agent:
         self._spool = Spool(state.spool, now=now)
         self._recorder = Recorder(now=now)
         self._predictor = Predictor(observe=self._recorder.observe)
-        self._attributes = attributes.measure(config.attributes)
         self._sync = Sync(
             SyncParts(
                 identity=lambda: self._identity,
                 hello=self._hello,
+                facts=lambda: self._facts.told,
                 spool=self._spool,
                 on_desired=self._desired,
                 on_task=self._offered,
                 rng=self._rng,
             )
         )
+        self._facts = Facts(config, changed=self._sync.wake)
         self._updater = Updater(
             UpdaterParts(
                 slots=Slots(state.slots),
@@ -108,6 +112,7 @@ class Agent:
         self._tasks = Tasks(
             TaskParts(
                 recipe=config.recipe,
+                facts=self._facts,
                 host=self._host,
                 outbox=Outbox(state.outbox),
                 blobs=state.training / "blobs",
@@ -136,6 +141,7 @@ class Agent:
             "tasks": self._tasks.run,
             "telemetry": self._report_telemetry,
             "renewal": self._keep_identity,
+            "facts": self._keep_facts,
             "status": lambda: self._keep_status(listeners, socket_path),
         }
         running = [asyncio.create_task(_survive(name, part), name=name) for name, part in parts.items()]
@@ -174,7 +180,7 @@ class Agent:
             running_tasks=self._tasks.known(),
             active_digest=self._predictor.active_digest,
             generation=self._updater.journal.ledger.settled,
-            attributes=self._attributes,
+            attributes=self._facts.told,
         )
 
     def _tell(self, desired: DesiredState, state: AssignmentState, code: str, message: str) -> None:
@@ -202,6 +208,11 @@ class Agent:
     def _cut_telemetry(self) -> None:
         for window in self._recorder.cut(now=time.time(), boot_id=self._boot_id):
             self._spool.put(window)
+
+    async def _keep_facts(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            self._facts.look()
 
     async def _keep_identity(self) -> None:
         """Renew the certificate at two thirds of its life, or as soon as there is a connection after that."""

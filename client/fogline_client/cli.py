@@ -57,6 +57,14 @@ Options = Annotated[
 SourceOptions = Annotated[list[str] | None, typer.Option("--source-option", help="name=value of the source; repeat it")]
 Attributes = Annotated[list[str] | None, typer.Option("--attribute", help="name=value told to the coordinator")]
 
+Metered = Annotated[bool | None, typer.Option("--metered/--unmetered", help="whether the network costs by the byte")]
+Consent = Annotated[
+    bool | None,
+    typer.Option(
+        "--consent/--no-consent", envvar="FOGLINE_AGENT_CONSENT", help="whether the owner lets this device train"
+    ),
+]
+
 DEFAULT_STATE = Path(".fogline-agent")
 
 
@@ -74,6 +82,8 @@ def enroll(
     source_option: SourceOptions = None,
     attribute: Attributes = None,
     *,
+    metered: Metered = None,
+    consent: Consent = None,
     replace: Annotated[bool, typer.Option("--replace", help="give up an identity this folder already has")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -88,6 +98,7 @@ def enroll(
         if state.identity.exists() and not replace:
             raise Conflict("already_enrolled", f"{state_dir} already has an identity; --replace gives it up")
         chosen = _overrides(recipe, option, port, socket_path, source, source_option, attribute)
+        chosen |= _will(metered=metered, consent=consent)
         config = AgentConfig(
             name=name or socket.gethostname().split(".")[0].lower(),
             device_class=device_class,
@@ -115,6 +126,9 @@ def run_agent(
     source: SourceOption = None,
     source_option: SourceOptions = None,
     attribute: Attributes = None,
+    *,
+    metered: Metered = None,
+    consent: Consent = None,
 ) -> None:
     """Serve predictions and stay in sync until SIGINT or SIGTERM. Options override what `enroll` wrote."""
     with _failures(as_json=False):
@@ -122,6 +136,7 @@ def run_agent(
 
         state = StateDir(root=state_dir)
         overrides = _overrides(recipe, option, port, socket_path, source, source_option, attribute)
+        overrides |= _will(metered=metered, consent=consent)
         config = settings.load(state.config, overrides=overrides)
         with only_agent(state.lock):
             asyncio.run(_until_signal(Agent(state, config).run))
@@ -231,9 +246,14 @@ def _overrides(
         "serve_socket": socket_path,
         "source": source,
         "source_options": settings.pairs(source_option) if source_option else None,
-        "attributes": settings.pairs(attribute) if attribute else None,
+        "attributes": settings.facts(attribute) if attribute else None,
     }
     return {name: value for name, value in said.items() if value is not None}
+
+
+def _will(*, metered: bool | None, consent: bool | None) -> dict[str, bool]:
+    """What the owner said on the command line, by the setting's name."""
+    return {name: value for name, value in (("metered", metered), ("consent", consent)) if value is not None}
 
 
 async def _until_signal(serve: Callable[[asyncio.Event], Any]) -> None:

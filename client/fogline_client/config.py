@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ DEFAULT_PORT = 8480
 
 @dataclass(frozen=True, kw_only=True)
 class AgentConfig:
-    """Validated at construction; raises InvalidInput ``bad_device_name`` or ``bad_port``."""
+    """Validated at construction; raises InvalidInput ``bad_device_name``, ``bad_port`` or ``bad_option``."""
 
     name: str
     device_class: str = "generic"
@@ -32,12 +33,20 @@ class AgentConfig:
     # Empty: others bring the examples, over the local protocol.
     source: str = ""
     source_options: Mapping[str, str] = field(default_factory=dict)
+    # Whether the network costs by the byte.
+    metered: bool = False
+    # Whether the owner lets this device train; None: nobody has asked.
+    consent: bool | None = None
     attributes: Mapping[str, Scalar] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_device_name(self.name)
         if not -1 <= self.serve_port <= 65535:
             raise InvalidInput("bad_port", f"a port is 0 to 65535, or -1 for none; got {self.serve_port}")
+        # The file may be edited by hand, and a "no" in quotes is no refusal.
+        for name, kinds in (("metered", bool), ("consent", bool | None)):
+            if not isinstance(value := getattr(self, name), kinds):
+                raise InvalidInput("bad_option", f"{name} is true or false, without quotes; got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,3 +129,16 @@ def pairs(texts: Sequence[str]) -> dict[str, str]:
             raise InvalidInput("bad_option", f"an option is written name=value, got {text!r}")
         result[key] = value
     return result
+
+
+def facts(texts: Sequence[str]) -> dict[str, Scalar]:
+    """:func:`pairs` with numbers, ``true`` and ``false`` read as such; raises InvalidInput ``bad_option``."""
+    return {name: _scalar(value) for name, value in pairs(texts).items()}
+
+
+def _scalar(text: str) -> Scalar:
+    try:
+        value = json.loads(text, parse_constant=str)
+    except ValueError:
+        return text
+    return value if isinstance(value, str | int | float | bool) else text

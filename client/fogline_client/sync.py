@@ -7,7 +7,7 @@ moment. Reconnects are jittered; the coordinator dictates the window.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -22,7 +22,17 @@ from fogline_shared import wire
 from fogline_shared.backoff import full_jitter
 from fogline_shared.errors import FoglineError, Unavailable
 from fogline_shared.proto.edge_pb2_grpc import EdgeStub
-from fogline_shared.protocol import Ack, CloudFrame, DesiredState, DeviceFrame, Hello, Pace, TaskOffer, TaskReply
+from fogline_shared.protocol import (
+    Ack,
+    CloudFrame,
+    DesiredState,
+    DeviceFrame,
+    Hello,
+    Pace,
+    Scalar,
+    TaskOffer,
+    TaskReply,
+)
 
 log = structlog.get_logger()
 
@@ -38,6 +48,8 @@ class SyncParts:
 
     identity: Callable[[], Identity]
     hello: Callable[[], Hello]
+    # What the device tells of itself by now; sent again when it is not what was sent last.
+    facts: Callable[[], Mapping[str, Scalar]]
     spool: Spool
     on_desired: Callable[[DesiredState], None]
     on_task: Callable[[TaskOffer], None]
@@ -57,7 +69,7 @@ class Sync:
         self._drop = asyncio.Event()
 
     def wake(self) -> None:
-        """There is something new in the spool. Call on the event loop."""
+        """There is something new in the spool, or among the facts. Call on the event loop."""
         self._wake.set()
 
     def reconnect(self) -> None:
@@ -127,10 +139,14 @@ class Sync:
             self.online.set()
 
     async def _send(self, call: grpc.aio.StreamStreamCall) -> None:
-        await _write(call, self._p.hello())
-        sent = 0
+        greeting = self._p.hello()
+        await _write(call, greeting)
+        sent, told = 0, greeting.attributes
         while True:
             self._wake.clear()
+            if (facts := self._p.facts()) != told:
+                await _write(call, facts)
+                told = facts
             batch = await asyncio.to_thread(self._p.spool.pending, after=sent, limit=_BATCH)
             for frame in batch:
                 await _write(call, frame)

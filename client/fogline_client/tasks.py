@@ -7,6 +7,7 @@ the coordinator counts it once.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from typing import Protocol
 
 import structlog
 
+from fogline_client.attributes import Facts
 from fogline_client.outbox import Outbox
-from fogline_shared.errors import ErrorKind, Exhausted, FoglineError, InvalidInput
+from fogline_shared.eligibility import Eligibility
+from fogline_shared.errors import Conflict, ErrorKind, Exhausted, FoglineError, InvalidInput
 from fogline_shared.protocol import TaskOffer, TaskReply
 
 log = structlog.get_logger()
@@ -37,6 +40,7 @@ class TaskParts:
     """What the tasks work on. ``recipe``: the one this device is configured for; empty: it does not train."""
 
     recipe: str
+    facts: Facts
     host: Host | None
     outbox: Outbox
     blobs: Path
@@ -53,6 +57,8 @@ class Tasks:
         self._p = parts
         self._queue: asyncio.Queue[TaskOffer] = asyncio.Queue()
         self._replies = asyncio.Event()
+        # Which round it last trained in, and when that ended.
+        self._trained: tuple[tuple[str, int], float] | None = None
         self._known = {reply.task_id for reply in parts.outbox.replies()}
         if self._known:
             self._replies.set()
@@ -113,6 +119,8 @@ class Tasks:
         if self._p.host is None or offer.recipe != self._p.recipe:
             known = self._p.recipe or "none"
             raise InvalidInput("recipe_not_here", f"the task is for {offer.recipe!r}, this device trains {known!r}")
+        conditions = Eligibility.parse(offer.eligibility_json)
+        self._check(conditions, self._since_training_s(offer))
         blobs = {blob.record: self._p.blobs / blob.digest for blob in offer.blobs}
         await asyncio.to_thread(self._prune, {path.name for path in blobs.values()})
         for blob in offer.blobs:
@@ -120,7 +128,35 @@ class Tasks:
         path, reply = await self._p.host.run(offer, blobs)
         if reply.size > offer.max_reply_bytes:
             raise Exhausted("reply_too_large", f"{reply.size} bytes, allowed are {offer.max_reply_bytes}")
+        self._learn(offer, reply)
+        # The work is done; only what it has shown can still speak against its use.
+        self._check(Eligibility(min_samples=conditions.min_samples), None)
         return path, reply
+
+    def _check(self, conditions: Eligibility, since_training_s: float | None) -> None:
+        """Raise Conflict ``not_eligible`` if the device does not meet the run's conditions as it is now."""
+        reasons = conditions.unmet(self._p.facts.measure(), since_training_s=since_training_s)
+        if reasons:
+            # The coordinator believed otherwise.
+            self._p.facts.tell()
+            raise Conflict("not_eligible", "this device " + "; it ".join(reason.text for reason in reasons))
+
+    def _since_training_s(self, offer: TaskOffer) -> float | None:
+        """How long ago this device trained in another round than the offer's."""
+        if offer.kind != "train" or self._trained is None or self._trained[0] == (offer.run_id, offer.round):
+            return None
+        return self._p.clock() - self._trained[1]
+
+    def _learn(self, offer: TaskOffer, reply: TaskReply) -> None:
+        """Note what an answer tells of this device."""
+        if reply.error_code:
+            return
+        if offer.kind == "train":
+            self._trained = (offer.run_id, offer.round), self._p.clock()
+        samples = _samples(reply)
+        if samples is not None and samples != self._p.facts.samples:
+            self._p.facts.samples = samples
+            self._p.facts.look()
 
     async def _fetch(self, digest: str, size: int) -> None:
         for wait_s in self._p.waits():
@@ -156,6 +192,13 @@ class Tasks:
                 waits = self._p.waits()
                 self._p.outbox.done(reply.task_id)
                 self._known.discard(reply.task_id)
+
+
+def _samples(reply: TaskReply) -> int | None:
+    """How many examples the answer says the device has."""
+    metrics = json.loads(reply.records_json).get("metrics", {})
+    samples = metrics.get("values", {}).get("num-examples")
+    return samples if isinstance(samples, int) else None
 
 
 def _refusal(offer: TaskOffer, code: str, message: str) -> TaskReply:

@@ -24,6 +24,7 @@ from fogline_server.rollouts.plan import RolloutPlan
 from fogline_server.schedules.service import Action
 from fogline_server.training.service import create_run
 from fogline_server.training.spec import RunSpec
+from fogline_shared.eligibility import Eligibility
 from fogline_shared.errors import InvalidInput
 from fogline_shared.recipe import load_recipe
 
@@ -64,6 +65,8 @@ def actions(places: Places) -> Mapping[str, Action]:
 def _run(spec: Mapping[str, Any]) -> RunSpec:
     _only(spec, *(f.name for f in fields(RunSpec)))
     run = _typed(_RUN, spec)
+    # The typed reading passes over conditions that it does not know.
+    Eligibility.from_json(spec.get("eligibility", {}))
     run.resolved(load_recipe(run.recipe))
     return run
 

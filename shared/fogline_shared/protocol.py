@@ -81,7 +81,10 @@ class BlobRef:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOffer:
-    """One Flower message for one device. ``records_json`` holds its non-array records."""
+    """One Flower message for one device. ``records_json`` holds its non-array records.
+
+    ``eligibility_json``: what the run asks of the device; empty: nothing.
+    """
 
     task_id: str
     run_id: str
@@ -95,6 +98,7 @@ class TaskOffer:
     message_type: str
     node_id: int
     max_reply_bytes: int
+    eligibility_json: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -219,6 +219,7 @@ def _task_to_pb(task: TaskOffer) -> pb.TaskOffer:
         message_type=task.message_type,
         node_id=task.node_id,
         max_reply_bytes=task.max_reply_bytes,
+        eligibility_json=task.eligibility_json,
     )
 
 
@@ -252,6 +253,7 @@ def cloud_frame_from_pb(message: pb.CloudFrame) -> CloudFrame:
                 message_type=t.message_type,
                 node_id=t.node_id,
                 max_reply_bytes=t.max_reply_bytes,
+                eligibility_json=t.eligibility_json,
             )
         case "pace":
             p = message.pace

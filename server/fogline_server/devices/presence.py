@@ -56,6 +56,16 @@ def disconnected(session: Session, device_id: str, boot_id: str, *, now: datetim
         events.record(session, "device.offline", "device", device_id, actor=f"device:{device_id}", name=device.name)
 
 
+def trained(session: Session, device_id: str, *, now: datetime) -> None:
+    """The device has ended a training: what lies between two of them is counted from here."""
+    session.execute(
+        update(Device)
+        .where(Device.id == device_id)
+        .values(last_trained_at=now)
+        .execution_options(synchronize_session=False)
+    )
+
+
 def set_attributes(session: Session, device_id: str, attributes: Mapping[str, Scalar]) -> None:
     """Merge facts a device tells of itself; raises InvalidInput ``bad_attributes``, or like ``require_admitted``."""
     device = require_admitted(session, device_id, lock=True)

@@ -19,8 +19,8 @@ from sqlalchemy.orm import Session
 from fogline_server.db import events
 from fogline_server.db.base import new_id
 from fogline_server.devices.authority import CertificateAuthority
-from fogline_server.devices.eligibility import eligible, ineligible_reasons
-from fogline_server.devices.presence import disconnected, hello, set_attributes, touch
+from fogline_server.devices.eligibility import Wanted, eligible, ineligible_reasons
+from fogline_server.devices.presence import disconnected, hello, set_attributes, touch, trained
 from fogline_server.devices.queries import get_device, is_online, list_devices, list_tokens, require_admitted
 from fogline_server.devices.rules import check_device_class, check_tags
 from fogline_server.devices.tables import Device, EnrollmentToken
@@ -30,6 +30,7 @@ from fogline_shared.protocol import Certificate
 from fogline_shared.states import DEVICE, DeviceState
 
 __all__ = [
+    "Wanted",
     "create_token",
     "delete_token",
     "disconnected",
@@ -47,6 +48,7 @@ __all__ = [
     "set_attributes",
     "set_tags",
     "touch",
+    "trained",
 ]
 
 MAX_TOKEN_LIFE = timedelta(days=365)

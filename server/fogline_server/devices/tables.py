@@ -36,6 +36,8 @@ class Device(Base):
     active_generation: Mapped[int] = mapped_column(BigInteger, default=0)
     created_at: Mapped[datetime]
     last_seen_at: Mapped[datetime | None]
+    # When its last reply to a training task came in.
+    last_trained_at: Mapped[datetime | None]
 
 
 class EnrollmentToken(Base):

@@ -40,9 +40,21 @@ def begin(session: Session, lease: Lease, run_id: str) -> Run:
     return run
 
 
-def choose_cohort(session: Session, spec: RunSpec, number: int, *, now: datetime) -> list[Device] | int:
+def wanted(run: Run, spec: RunSpec, number: int) -> devices.Wanted:
+    """What a round of the run asks of devices. Round 0 counts their samples, the later ones know them."""
+    counts = Statistics.from_json(run.statistics).samples if run.statistics and number else {}
+    return devices.Wanted(
+        recipe=spec.recipe,
+        tags=spec.tags,
+        exclude_tags=spec.exclude_tags,
+        conditions=spec.eligibility,
+        counts=counts if number else None,
+    )
+
+
+def choose_cohort(session: Session, run_id: str, spec: RunSpec, number: int, *, now: datetime) -> list[Device] | int:
     """The devices of a round, by name; or, when there are fewer than ``min_devices``, how many there are."""
-    eligible = devices.eligible(session, recipe=spec.recipe, tags=spec.tags, exclude_tags=spec.exclude_tags, now=now)
+    eligible = devices.eligible(session, wanted(session.get_one(Run, run_id), spec, number), now=now)
     if len(eligible) < spec.min_devices:
         return len(eligible)
     # Ids are drawn anew when a device enrols: by its name it is the same device in the next fleet.

@@ -6,6 +6,7 @@ The caller owns the transaction and rings ``RUN + run_id`` after :func:`receive`
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from fogline_server.devices import service as devices
 from fogline_server.training.tables import Run, Task, Update
 from fogline_shared.errors import InvalidInput, NotFound
 from fogline_shared.protocol import BlobRef, TaskOffer, TaskReply
@@ -32,16 +34,16 @@ class UploadTask:
 def open_tasks(session: Session, device_id: str, *, now: datetime) -> list[TaskOffer]:
     """What the device should work on, oldest first. An unanswered task is offered again at each sync."""
     statement = (
-        select(Task)
+        select(Task, Run.spec)
         .join(Run, Run.id == Task.run_id)
         .where(Task.device_id == device_id, Task.closed.is_(False), Task.deadline > now)
         .where(Run.state == RunState.RUNNING)
         .order_by(Task.created_at, Task.id)
     )
-    return [_offer(task) for task in session.scalars(statement)]
+    return [_offer(task, spec) for task, spec in session.execute(statement).tuples()]
 
 
-def _offer(task: Task) -> TaskOffer:
+def _offer(task: Task, spec: Mapping[str, Any]) -> TaskOffer:
     return TaskOffer(
         task_id=task.id,
         run_id=task.run_id,
@@ -55,6 +57,7 @@ def _offer(task: Task) -> TaskOffer:
         message_type=task.message_type,
         node_id=task.node_id,
         max_reply_bytes=task.max_reply_bytes,
+        eligibility_json=json.dumps(spec.get("eligibility", {})),
     )
 
 
@@ -107,6 +110,8 @@ def receive(session: Session, device_id: str, reply: TaskReply, *, now: datetime
         )
     )
     task.closed = True
+    if task.kind == "train" and not reply.error_code:
+        devices.trained(session, device_id, now=now)
     return False
 
 

@@ -12,6 +12,7 @@ from fogline_server.training.checks import number
 from fogline_server.training.strategies import base as strategies
 from fogline_shared.codecs import base as codecs
 from fogline_shared.codecs.base import Codec
+from fogline_shared.eligibility import Eligibility
 from fogline_shared.errors import InvalidInput
 from fogline_shared.recipe import Recipe, TrainPlan
 
@@ -40,8 +41,9 @@ class RunSpec:
     that moves ``max_norm_ratio`` times as far as the cohort's median is refused. ``evaluate_every`` n asks the devices to
     evaluate after each n-th round (0: never). ``distil_from`` names the run whose model the devices learn soft labels
     from; ``init_from`` a parameter blob to start at. ``codec`` is how devices that can encode their updates.
-    Raises InvalidInput ``invalid_run``, ``unknown_strategy``, ``unknown_codec`` or ``invalid_option``, naming the field and
-    its range.
+    ``eligibility`` are the conditions a device must meet, beside its tags.
+    Raises InvalidInput ``invalid_run``, ``invalid_eligibility``, ``unknown_strategy``, ``unknown_codec`` or
+    ``invalid_option``, naming the field and its range.
     """
 
     recipe: str
@@ -53,6 +55,7 @@ class RunSpec:
     seed: int = 0
     tags: Sequence[str] = ()
     exclude_tags: Sequence[str] = ()
+    eligibility: Eligibility = field(default_factory=Eligibility)
     min_devices: int = 2
     max_devices: int | None = None
     quorum: float = 0.8
@@ -138,9 +141,12 @@ class RunSpec:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RunSpec:
-        """Inverse of :meth:`as_json`; raises InvalidInput ``invalid_run`` for unknown or missing fields."""
+        """Inverse of :meth:`as_json`; raises InvalidInput ``invalid_run`` for unknown or missing fields.
+
+        A run stored before there were conditions has none.
+        """
         if unknown := sorted(set(value) - {f.name for f in fields(cls)}):
             raise InvalidInput("invalid_run", f"a run has no field {unknown[0]!r}", field=unknown[0])
         if "recipe" not in value:
             raise InvalidInput("invalid_run", "a run names its recipe", field="recipe")
-        return cls(**value)
+        return cls(**{**value, "eligibility": Eligibility.from_json(value.get("eligibility", {}))})

@@ -176,7 +176,7 @@ class Trainer:
                 if row is not None:
                     return checkpoint.nodes_of(session, row.cohort)
                 now = utc_now()
-                cohort = checkpoint.choose_cohort(session, self._spec, number, now=now)
+                cohort = checkpoint.choose_cohort(session, self._run.id, self._spec, number, now=now)
                 if not isinstance(cohort, int):
                     checkpoint.start_round(session, self._lease, self._run, number, cohort, now=now)
                     return {device.node_id: device.id for device in cohort}

@@ -163,7 +163,7 @@ class DesiredState(_message.Message):
     def __init__(self, generation: _Optional[int] = ..., artifact_digest: _Optional[str] = ..., artifact_size: _Optional[int] = ..., assignment_id: _Optional[str] = ..., attempt: _Optional[int] = ..., release_id: _Optional[str] = ..., variant: _Optional[str] = ..., probation_s: _Optional[float] = ...) -> None: ...
 
 class TaskOffer(_message.Message):
-    __slots__ = ("task_id", "run_id", "round", "kind", "recipe", "records_json", "blobs", "deadline_unix_s", "group_id", "message_type", "node_id", "max_reply_bytes")
+    __slots__ = ("task_id", "run_id", "round", "kind", "recipe", "records_json", "blobs", "deadline_unix_s", "group_id", "message_type", "node_id", "max_reply_bytes", "eligibility_json")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -176,6 +176,7 @@ class TaskOffer(_message.Message):
     MESSAGE_TYPE_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     MAX_REPLY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ELIGIBILITY_JSON_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     run_id: str
     round: int
@@ -188,7 +189,8 @@ class TaskOffer(_message.Message):
     message_type: str
     node_id: int
     max_reply_bytes: int
-    def __init__(self, task_id: _Optional[str] = ..., run_id: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[str] = ..., recipe: _Optional[str] = ..., records_json: _Optional[str] = ..., blobs: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ..., deadline_unix_s: _Optional[float] = ..., group_id: _Optional[str] = ..., message_type: _Optional[str] = ..., node_id: _Optional[int] = ..., max_reply_bytes: _Optional[int] = ...) -> None: ...
+    eligibility_json: str
+    def __init__(self, task_id: _Optional[str] = ..., run_id: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[str] = ..., recipe: _Optional[str] = ..., records_json: _Optional[str] = ..., blobs: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ..., deadline_unix_s: _Optional[float] = ..., group_id: _Optional[str] = ..., message_type: _Optional[str] = ..., node_id: _Optional[int] = ..., max_reply_bytes: _Optional[int] = ..., eligibility_json: _Optional[str] = ...) -> None: ...
 
 class BlobRef(_message.Message):
     __slots__ = ("record", "digest", "size")

@@ -210,11 +210,21 @@ def test_each_exclusion_has_a_reason_and_the_eligible_have_none(fleet):
         fleet.hello(ids[name], recipes=() if name == "other" else ("tiny",))
     ids["new"] = fleet.enroll("new", fleet.token(tags=("a",)))
     fleet.do(service.disconnected, ids["off"], "b1", now=NOW)
-    wish = {"recipe": "tiny", "tags": ["a"], "exclude_tags": ["b"], "now": NOW}
+    wish = service.Wanted(recipe="tiny", tags=["a"], exclude_tags=["b"])
     with fleet.db.read() as session:
-        assert [device.name for device in service.eligible(session, **wish)] == ["good"]
-        reasons = {name: service.ineligible_reasons(service.get_device(session, i), **wish) for name, i in ids.items()}
-    assert reasons == {
+        assert [device.name for device in service.eligible(session, wish, now=NOW)] == ["good"]
+        found = {
+            name: service.ineligible_reasons(service.get_device(session, i), wish, now=NOW) for name, i in ids.items()
+        }
+    assert {name: [reason.code for reason in reasons] for name, reasons in found.items()} == {
+        "good": [],
+        "untagged": ["tags_missing"],
+        "banned": ["tags_excluded"],
+        "other": ["recipe_missing"],
+        "off": ["offline"],
+        "new": ["not_active", "recipe_missing"],
+    }
+    assert {name: [reason.text for reason in reasons] for name, reasons in found.items()} == {
         "good": [],
         "untagged": ["lacks the tags a"],
         "banned": ["has the excluded tags b"],

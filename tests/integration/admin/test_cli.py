@@ -85,12 +85,20 @@ def test_every_thing_can_be_shown(fogline, sqlite_plant):
     assert rounds[3].split()[:5] == ["3", "COMMITTED", "10", "9", "1"]
     assert "not_finite" in fogline("run", "updates", ids.finished_run).out
     assert "PROBATION" in fogline("rollout", "assignments", ids.rollout).out
-    assert "is offline" in fogline("device", "why-not", ids.offline_device, "tiny").out
+    assert "offline: is offline" in fogline("device", "why-not", ids.offline_device, "--run", ids.run).out
+    assert "round 6 may choose it" in fogline("device", "why-not", ids.device, "--run", ids.run).out
+    assert fogline("device", "why-not", ids.device, "--run", "run_x").code == 4
 
 
 def test_what_is_made_is_named_on_standard_output_alone(fogline, sqlite_plant, tmp_path):
     run = fogline("run", "start", "tiny", "--rounds", 3, "--plan", "epochs=1", "--option", "unused=1")
     assert (run.code, "invalid_option" in run.err) == (2, True)
+    run = fogline("run", "start", "tiny", "--condition", "min_battery_percent=101")
+    assert (run.code, "invalid_eligibility" in run.err, "from 0 to 100" in run.err) == (2, True, True)
+    asked = fogline(
+        "run", "start", "tiny", "--condition", "charging=true", "--condition", "min_samples=9", "--json"
+    ).json
+    assert (asked["spec"]["eligibility"]["charging"], asked["spec"]["eligibility"]["min_samples"]) == (True, 9)
     run = fogline("run", "start", "tiny", "--rounds", 3, "--plan", "epochs=1")
     assert (run.code, run.out[:4], run.err) == (0, "run_", "")
     token = fogline("token", "create", "--name", "watch-11")

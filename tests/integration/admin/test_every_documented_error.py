@@ -29,7 +29,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("PUT", "/v1/devices/{device_id}/tags"): {"json": {"tags": []}},
     ("PUT", "/v1/aliases/{alias}"): {"json": {"release": "nope"}},
     ("PATCH", "/v1/schedules/{schedule_id}"): {"json": {}},
-    ("GET", "/v1/devices/{device_id}/why-not"): {"params": {"recipe": "tiny"}},
+    ("GET", "/v1/devices/{device_id}/why-not"): {"params": {"run": "$run"}},
 }
 # What is not found though no path names it.
 NOT_FOUND: dict[tuple[str, str], dict[str, Any]] = {

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fogline_client.attributes import Facts
+from fogline_client.config import AgentConfig
 from fogline_client.outbox import Outbox
 from fogline_client.tasks import TaskParts, Tasks
 from fogline_shared.errors import NotFound, Unavailable
@@ -34,25 +37,35 @@ OFFER = TaskOffer(
 class Bench:
     """A device's tasks, with a host that answers b"reply" and a coordinator that may be away."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, **attributes: object) -> None:
         self.root = root
+        self.now = time.time()
+        self.records = "{}"
+        self.told: list[dict] = []
+        self.facts = Facts(
+            AgentConfig(name="watch", attributes=attributes), changed=lambda: self.told.append(dict(self.facts.told))
+        )
         self.outbox = Outbox(root / "outbox")
+        self.fetched: list[str] = []
         self.trained: list[str] = []
         self.uploaded: list[tuple[TaskReply, bytes]] = []
         self.fault: Exception | None = None
         self.hang = False
         parts = TaskParts(
             recipe="tiny",
+            facts=self.facts,
             host=self,
             outbox=self.outbox,
             blobs=root / "blobs",
             fetch=self.fetch,
             upload=self.upload,
             waits=lambda: iter([0.01] * 1000),
+            clock=lambda: self.now,
         )
         self.tasks = Tasks(parts)
 
     async def fetch(self, digest: str, size: int, target: Path) -> None:
+        self.fetched.append(digest)
         target.write_bytes(b"abc")
 
     async def upload(self, reply: TaskReply, blob: Path | None) -> bool:
@@ -69,7 +82,7 @@ class Bench:
         path = self.root / "reply"
         path.write_bytes(b"reply")
         digest = hashlib.sha256(b"reply").hexdigest()
-        return path, TaskReply(task_id=offer.task_id, digest=digest, size=5, records_json="{}")
+        return path, TaskReply(task_id=offer.task_id, digest=digest, size=5, records_json=self.records)
 
     async def close(self) -> None: ...
 
@@ -163,3 +176,59 @@ async def test_reply_whose_arrays_a_power_cut_took_is_trained_again(bench: Bench
     again.tasks.offer(OFFER)
     await again.until(lambda: again.uploaded)
     assert (again.trained, again.uploaded[0][1]) == ([OFFER.task_id], b"reply")
+
+
+def asking(offer: TaskOffer = OFFER, **conditions: object) -> TaskOffer:
+    return replace(offer, eligibility_json=json.dumps(conditions))
+
+
+async def test_device_that_does_not_meet_the_conditions_refuses_before_it_downloads_anything(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, battery_percent=12, charging=False)
+    bench.tasks.offer(asking(min_battery_percent=30, charging=True))
+    await bench.until(lambda: bench.uploaded)
+    (reply, _) = bench.uploaded[0]
+    assert (reply.error_code, reply.digest, bench.fetched, bench.trained) == ("not_eligible", "", [], [])
+    assert reply.error_message == "this device has a battery at 12 %, asked are 30 %; it is not charging"
+    assert [told["battery_percent"] for told in bench.told] == [12], "the coordinator is told what it did not know"
+
+
+async def test_device_that_meets_the_conditions_trains(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, battery_percent=30, charging=True)
+    bench.tasks.offer(asking(min_battery_percent=30, charging=True, min_samples=5))
+    await bench.until(lambda: bench.uploaded)
+    assert (bench.trained, bench.uploaded[0][0].error_code, bench.told) == ([OFFER.task_id], "", [])
+
+
+async def test_update_of_too_few_samples_is_not_sent_and_the_number_is_told(bench: Bench) -> None:
+    bench.records = json.dumps({"metrics": {"kind": "metrics", "values": {"num-examples": 7}}})
+    bench.tasks.offer(asking(min_samples=8))
+    await bench.until(lambda: bench.uploaded)
+    assert (bench.trained, bench.uploaded[0][0].error_code) == ([OFFER.task_id], "not_eligible")
+    assert bench.told[0]["samples"] == 7
+    bench.tasks.offer(asking(replace(OFFER, task_id="again", round=2), min_samples=8))
+    bench.tasks.offer(asking(replace(OFFER, task_id="enough", round=3), min_samples=7))
+    await bench.until(lambda: len(bench.uploaded) == 3)
+    assert bench.trained == [OFFER.task_id, "enough"], "what is known need not be found out again"
+
+
+async def test_device_rests_between_two_rounds_and_may_repeat_one(bench: Bench) -> None:
+    def offer(task_id: str, number: int, kind: str = "train") -> None:
+        bench.tasks.offer(asking(replace(OFFER, task_id=task_id, round=number, kind=kind), min_separation_s=60))
+
+    for task_id, number, kind in (("one", 1, "train"), ("evaluation", 1, "evaluate"), ("one again", 1, "train")):
+        offer(task_id, number, kind)
+    offer("two", 2)
+    await bench.until(lambda: len(bench.uploaded) == 4)
+    assert bench.trained == ["one", "evaluation", "one again"]
+    assert "trained 0 s ago, asked are 60 s in between" in bench.uploaded[3][0].error_message
+    bench.now += 60
+    offer("three", 3)
+    await bench.until(lambda: len(bench.uploaded) == 5)
+    assert bench.trained[-1] == "three"
+
+
+@pytest.mark.parametrize("text", ["{", '{"phase_of_the_moon": "full"}', '{"min_samples": "7"}'])
+async def test_conditions_that_this_agent_does_not_understand_are_refused_not_ignored(bench: Bench, text: str) -> None:
+    bench.tasks.offer(replace(OFFER, eligibility_json=text))
+    await bench.until(lambda: bench.uploaded)
+    assert (bench.trained, bench.uploaded[0][0].error_code) == ([], "invalid_eligibility")

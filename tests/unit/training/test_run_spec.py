@@ -7,13 +7,16 @@ import pytest
 from tiny_recipe import Tiny
 
 from fogline_server.training.spec import RunSpec
+from fogline_shared.eligibility import Eligibility
 from fogline_shared.errors import InvalidInput
 
 
 def test_defaults_come_from_the_recipe_and_survive_json() -> None:
-    spec = RunSpec(recipe="tiny", tags=("a",), plan={"epochs": 3}).resolved(Tiny())
+    asked = Eligibility(charging=True)
+    spec = RunSpec(recipe="tiny", tags=("a",), plan={"epochs": 3}, eligibility=asked).resolved(Tiny())
     assert spec.rounds == 2
     assert RunSpec.from_json(spec.as_json()).as_json() == spec.as_json()
+    assert RunSpec.from_json(spec.as_json()).eligibility == asked
 
 
 @pytest.mark.parametrize(
@@ -49,6 +52,8 @@ def test_unknown_field_of_stored_json_is_refused() -> None:
         RunSpec.from_json({"recipe": "tiny", "colour": "red"})
     with pytest.raises(InvalidInput, match="recipe"):
         RunSpec.from_json({})
+    with pytest.raises(InvalidInput, match=r"eligibility\.colour is no condition"):
+        RunSpec.from_json({"recipe": "tiny", "eligibility": {"colour": "red"}})
 
 
 def test_learning_rate_falls_by_half_a_cosine_and_seeds_differ() -> None:

@@ -18,6 +18,7 @@ from fogline_server.db.base import utc_now
 from fogline_server.devices import service
 from fogline_server.devices.tables import Device
 from fogline_server.jobs.doorbell import DEVICES
+from fogline_server.training.why_not import why_not
 from fogline_shared.states import DeviceState
 
 router = APIRouter(prefix="/devices", tags=["devices"], route_class=IdempotentRoute)
@@ -41,6 +42,7 @@ class DeviceView(Resource):
     active_generation: int
     created_at: datetime
     last_seen_at: datetime | None
+    last_trained_at: datetime | None
 
 
 class Revocation(schemas.Request):
@@ -51,13 +53,23 @@ class NewTags(schemas.Request):
     tags: Tags
 
 
-class WhyNot(Resource):
-    """Whether a device may train a recipe now; ``reasons`` is empty when it may."""
+class ReasonView(Resource):
+    """A stable code, and words of which the device is the subject."""
+
+    code: str
+    text: str
+
+
+class WhyNotView(Resource):
+    """How a device stands to a run; ``reasons`` is empty when the next round may choose it. ``round``: the open one."""
 
     device_id: str
-    recipe: str
+    run_id: str
     eligible: bool
-    reasons: list[str]
+    reasons: list[ReasonView]
+    round: int | None
+    taking_part: bool
+    notes: list[str]
 
 
 def show(device: Device, now: datetime) -> DeviceView:
@@ -101,17 +113,10 @@ def get_device(services: Parts, device_id: PathId) -> DeviceView:
 
 
 @router.get("/{device_id:id}/why-not", responses=responses(404))
-def why_not(
-    services: Parts,
-    device_id: PathId,
-    recipe: Annotated[str, Query(pattern=ID_PATTERN)],
-    tag: Annotated[list[Tag], Query(max_length=50)] = [],  # noqa: B006 - FastAPI copies defaults
-) -> WhyNot:
-    """Why a device would not take part in a run of ``recipe`` for devices with these tags."""
+def get_why_not(services: Parts, device_id: PathId, run: Annotated[str, Query(pattern=ID_PATTERN)]) -> WhyNotView:
+    """Why a device does not take part in a run, in words."""
     with services.db.read() as session:
-        device = service.get_device(session, device_id)
-        reasons = service.ineligible_reasons(device, recipe=recipe, tags=tag, now=utc_now())
-    return WhyNot(device_id=device_id, recipe=recipe, eligible=not reasons, reasons=reasons)
+        return WhyNotView.model_validate(why_not(session, device_id, run, now=utc_now()))
 
 
 @router.put("/{device_id:id}/tags", responses=responses(404))

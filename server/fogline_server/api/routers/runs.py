@@ -30,9 +30,22 @@ from fogline_server.api.services import Parts
 from fogline_server.db.base import utc_now
 from fogline_server.training import service
 from fogline_server.training.spec import RunSpec
+from fogline_shared.eligibility import Eligibility
 from fogline_shared.states import RoundState, RunState, UpdateVerdict
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=IdempotentRoute)
+
+
+class Conditions(schemas.Request):
+    """What devices must meet to be asked; by default nothing. The ranges are checked by the run itself."""
+
+    min_battery_percent: float = 0
+    charging: bool = False
+    unmetered: bool = False
+    min_free_memory_mb: Whole = 0
+    min_samples: Whole = 0
+    consent: bool = False
+    min_separation_s: float = 0
 
 
 class NewRun(schemas.Request):
@@ -47,6 +60,7 @@ class NewRun(schemas.Request):
     seed: Whole = 0
     tags: Tags = Field(default_factory=list)
     exclude_tags: Tags = Field(default_factory=list)
+    eligibility: Conditions = Conditions()
     min_devices: Whole = 2
     max_devices: Whole | None = None
     quorum: float = 0.8
@@ -62,6 +76,7 @@ class NewRun(schemas.Request):
         """The validated value; whole numbers among the plan's stay whole."""
         given = self.model_dump()
         given["plan"] = {name: int(v) if v == int(v) else v for name, v in self.plan.items()}
+        given["eligibility"] = Eligibility(**given["eligibility"])
         return RunSpec(**given)
 
 

@@ -50,16 +50,28 @@ def show_device(context: typer.Context, device: str, *, as_json: AsJson = False)
     if as_json:
         return show.json_out(item)
     more = ("recipes", "agent_version", "attributes", "active_digest", "active_generation", "certificate_until")
-    return show.record(item, (*_COLUMNS, *((name.replace("_", " "), name) for name in more)))
+    fields: tuple[show.Column, ...] = (
+        *_COLUMNS,
+        *((name.replace("_", " "), name) for name in more),
+        ("trained", show.when("last_trained_at")),
+    )
+    return show.record(item, fields)
 
 
 @devices.command("why-not")
-def why_not(context: typer.Context, device: str, recipe: str, *, tag: Tags = None, as_json: AsJson = False) -> None:
-    """Why a device would not take part in a run of RECIPE."""
-    answer = api(context).get(f"/v1/devices/{device}/why-not", recipe=recipe, tag=tag)
+def why_not(
+    context: typer.Context,
+    device: str,
+    *,
+    run: Annotated[str, typer.Option(help="The run's id.")],
+    as_json: AsJson = False,
+) -> None:
+    """Why a device does not take part in a run: a line a reason."""
+    answer = api(context).get(f"/v1/devices/{device}/why-not", run=run)
     if as_json:
         return show.json_out(answer)
-    sys.stdout.write("\n".join(answer["reasons"] or ["it may"]) + "\n")
+    reasons = [f"{reason['code']}: {reason['text']}" for reason in answer["reasons"]]
+    sys.stdout.write("\n".join([*reasons, *answer["notes"]]) + "\n")
     return None
 
 

@@ -36,6 +36,9 @@ def start(
     plan: Annotated[list[str] | None, typer.Option(help="Of training: epochs=2, learning_rate=…")] = None,
     tag: Tags = None,
     exclude_tag: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
+    condition: Annotated[
+        list[str] | None, typer.Option(help="Of devices: min_battery_percent=30, charging=true …; may be repeated.")
+    ] = None,
     min_devices: Annotated[int, typer.Option(help="A round starts when so many are there.")] = 2,
     quorum: Annotated[
         float,
@@ -61,6 +64,7 @@ def start(
         "plan": pairs(plan, "--plan"),
         "tags": tag or [],
         "exclude_tags": exclude_tag or [],
+        "eligibility": pairs(condition, "--condition"),
         "min_devices": min_devices,
         "quorum": quorum,
         "round_deadline_s": round_deadline_s,

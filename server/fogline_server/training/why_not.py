@@ -1,0 +1,97 @@
+"""Why a device does not take part in a run, in words: by the very rules that choose cohorts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from fogline_server.devices import service as devices
+from fogline_server.training.checkpoint import wanted
+from fogline_server.training.service import get_run
+from fogline_server.training.spec import RunSpec
+from fogline_server.training.tables import Round, Task, Update
+from fogline_shared.eligibility import Reason
+from fogline_shared.states import RUN, RoundState, RunState
+
+# The code of a reply in which a device says that it does not meet the run's conditions.
+NOT_ELIGIBLE = "not_eligible"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhyNot:
+    """``reasons`` is empty when the next round may choose the device. ``round``: the open one; None: there is none.
+
+    ``notes``: sentences on what the reasons do not tell: the round that is under way, the lot, what the device said itself.
+    """
+
+    device_id: str
+    run_id: str
+    eligible: bool
+    reasons: Sequence[Reason]
+    round: int | None
+    taking_part: bool
+    notes: Sequence[str]
+
+
+def why_not(session: Session, device_id: str, run_id: str, *, now: datetime) -> WhyNot:
+    """How the device stands to the run now; raises NotFound ``device_not_found`` or ``run_not_found``."""
+    device, run = devices.get_device(session, device_id), get_run(session, run_id)
+    spec = RunSpec.from_json(run.spec)
+    latest = session.scalars(
+        select(Round).where(Round.run_id == run_id).order_by(Round.number.desc()).limit(1)
+    ).one_or_none()
+    started = latest if latest is not None and latest.state == RoundState.OPEN else None
+    # A run that distils takes its teacher's statistics: it has no round 0.
+    number = latest.number + 1 if latest is not None else int(spec.distil_from is not None)
+    reasons = (
+        [] if not RUN.terminal(RunState(run.state)) else [Reason("run_ended", f"is not asked: the run is {run.state}")]
+    )
+    reasons += devices.ineligible_reasons(device, wanted(run, spec, number), now=now)
+    taking_part = started is not None and device_id in started.cohort
+    notes = [
+        *_standing(started, taking_part=taking_part),
+        *_prospects(spec, number, reasons),
+        *_said(session, device_id, run_id),
+    ]
+    return WhyNot(
+        device_id=device_id,
+        run_id=run_id,
+        eligible=not reasons,
+        reasons=reasons,
+        round=None if started is None else started.number,
+        taking_part=taking_part,
+        notes=notes,
+    )
+
+
+def _standing(started: Round | None, *, taking_part: bool) -> Iterator[str]:
+    if started is not None:
+        yield f"round {started.number} is under way {'with' if taking_part else 'without'} it"
+
+
+def _prospects(spec: RunSpec, number: int, reasons: Sequence[Reason]) -> Iterator[str]:
+    if reasons:
+        return
+    if number > spec.total_rounds:
+        yield "the run has no further round"
+        return
+    lot = "" if spec.max_devices is None else f"; at most {spec.max_devices} devices are drawn, by lot"
+    yield f"round {number} may choose it{lot}"
+
+
+def _said(session: Session, device_id: str, run_id: str) -> Iterator[str]:
+    """The device's own refusal, if that is its last answer: it knows better than what it told last."""
+    last = (
+        select(Task.round, Update.code, Update.reason)
+        .join(Update, Update.task_id == Task.id)
+        .where(Task.run_id == run_id, Task.device_id == device_id)
+        .order_by(Task.created_at.desc(), Task.id.desc())
+        .limit(1)
+    )
+    answer = session.execute(last).tuples().one_or_none()
+    if answer is not None and answer[1] == NOT_ELIGIBLE:
+        yield f"it refused its task of round {answer[0]} itself: {answer[2]}"
