@@ -150,9 +150,11 @@ class TrainingHost:
         child, self._child = self._child, None
         if child is None:
             return None
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
-                return await child.wait()
+        # Not in a canceled task: there, Python 3.11.2 takes this time-out for another cancellation.
+        if grace_s:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace_s):
+                    return await child.wait()
         with contextlib.suppress(ProcessLookupError):
             child.kill()
         return await child.wait()

@@ -40,7 +40,7 @@ def open_tasks(session: Session, device_id: str, *, now: datetime) -> list[TaskO
         .where(Run.state == RunState.RUNNING)
         .order_by(Task.created_at, Task.id)
     )
-    return [_offer(task, spec) for task, spec in session.execute(statement).tuples()]
+    return [_offer(task, spec) for task, spec in session.execute(statement)]
 
 
 def _offer(task: Task, spec: Mapping[str, Any]) -> TaskOffer:

@@ -197,7 +197,7 @@ def test_straggler_is_cut_at_the_deadline_and_its_reply_is_late(
         assert run_of(sqlite_database, run_id).state == "SUCCEEDED"
         with sqlite_database.read() as session:
             task = session.scalars(select(Task).where(Task.device_id == device_id(3), Task.round == 1)).one()
-            (offer,) = [offers._offer(task)]
+            offer = offers._offer(task, session.get_one(Run, run_id).spec)
         agents.deliver(3, agents.reply(3, offer))
     late = {u.device_id: u.verdict for u in updates_of(sqlite_database, run_id, 1)}
     assert late[device_id(3)] == "LATE"
