@@ -45,9 +45,22 @@ def query(recipe: Recipe, held: Held) -> RecordDict:
     return RecordDict({"metrics": MetricRecord(metrics)})
 
 
-def train(recipe: Recipe, held: Held, content: RecordDict) -> RecordDict:
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What local training came to. ``seed``: the round's randomness on this device."""
+
+    model: Module
+    metrics: MetricRecord
+    seed: int
+
+    def reply(self) -> RecordDict:
+        """The parameters as they are."""
+        return RecordDict({"arrays": flower.to_record(parameters.read(self.model)), "metrics": self.metrics})
+
+
+def train(recipe: Recipe, held: Held, content: RecordDict) -> Trained:
     """Local epochs from the parameters that came; with a teacher's parameters, towards its soft labels too."""
-    config = _config(content)
+    config = config_of(content)
     model = _model(recipe, content, "arrays", str(config["size"]))
     teacher = None
     if "teacher" in content:
@@ -55,12 +68,12 @@ def train(recipe: Recipe, held: Held, content: RecordDict) -> RecordDict:
     plan = _plan(config, held.fingerprint)
     result = recipe.train(model, held.data, _standardisation(config), plan, teacher=teacher)
     metrics = MetricRecord({"num-examples": result.examples, "loss": float(result.loss)})
-    return RecordDict({"arrays": flower.to_record(parameters.read(model)), "metrics": metrics})
+    return Trained(model=model, metrics=metrics, seed=plan.seed)
 
 
 def evaluate(recipe: Recipe, held: Held, content: RecordDict) -> RecordDict:
     """How the parameters that came do on this device's data."""
-    config = _config(content)
+    config = config_of(content)
     model = _model(recipe, content, "arrays", str(config["size"]))
     evaluation = recipe.evaluate(model, held.data, _standardisation(config))
     metrics: Metrics = {
@@ -84,7 +97,8 @@ def _model(recipe: Recipe, content: RecordDict, record: str, size: str) -> Modul
     return model
 
 
-def _config(content: RecordDict) -> Mapping[str, Any]:
+def config_of(content: RecordDict) -> Mapping[str, Any]:
+    """The message's settings; raises Corrupt ``bad_records``."""
     config = content.get("config")
     if not isinstance(config, ConfigRecord):
         raise Corrupt("bad_records", "the message has no record 'config'")

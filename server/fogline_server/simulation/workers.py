@@ -120,11 +120,11 @@ class _Fleet:
             return answers.evaluate(self._recipe, held, asked)
         attack = self._population.attack(task.device)
         if attack is None:
-            return answers.train(self._recipe, held, asked)
+            return answers.train(self._recipe, held, asked).reply()
         if not attack.trains:
             metrics = MetricRecord({"num-examples": len(held.data), "loss": 0.0})
             return RecordDict({"arrays": asked.array_records["arrays"], "metrics": metrics})
-        answer = answers.train(self._recipe, held, asked)
+        answer = answers.train(self._recipe, held, asked).reply()
         sent, trained = (flower.arrays_of(content.array_records["arrays"]) for content in (asked, answer))
         rng = chance(self._seed, "attack", task.device, task.round)
         answer["arrays"] = flower.to_record(attack.update(sent, trained, rng))

@@ -17,9 +17,9 @@ import pytest
 import tiny_recipe
 from tiny_recipe import Tiny, signals
 
-from fogline_client.training.app import fingerprint_of
 from fogline_client.training.host import TrainingHost
 from fogline_recipes import parameters
+from fogline_recipes.device import fingerprint_of
 from fogline_shared import tensors
 from fogline_shared.protocol import TaskOffer
 from fogline_shared.recipe import TrainPlan

@@ -71,8 +71,6 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Train RECIPE on virtual devices in virtual time, with a live run's strategies and admission; writes a report."""
-    from fogline_server.simulation import report
-    from fogline_server.simulation.engine import simulate as run_simulation
     from fogline_server.simulation.spec import SimulationSpec, keys_of
     from fogline_server.training.spec import RunSpec
     from fogline_shared.recipe import load_recipe
@@ -105,11 +103,18 @@ def simulate(
         speed=speed,
         spread=spread,
     )
-    at_once = _processes(processes, spec)
+    return _run(chosen, spec, _processes(processes, spec), reports, as_json=as_json)
+
+
+def _run(recipe: Recipe, spec: SimulationSpec, processes: int, reports: Path, *, as_json: bool) -> None:
+    """Simulate with a bar, write both reports, print the summary."""
+    from fogline_server.simulation import report
+    from fogline_server.simulation.engine import simulate as run_simulation
+
     reports.mkdir(parents=True, exist_ok=True)
     logging.getLogger("flwr").setLevel(logging.WARNING)
-    with _progress(chosen, spec) as seen:
-        facts = run_simulation(chosen, spec, processes=at_once, on_progress=seen)
+    with _progress(recipe, spec) as seen:
+        facts = run_simulation(recipe, spec, processes=processes, on_progress=seen)
     text = json.dumps(facts, indent=2, allow_nan=False) + "\n"
     (reports / "report.json").write_text(text)
     (reports / "report.html").write_text(report.html(facts))
