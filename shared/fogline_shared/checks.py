@@ -1,19 +1,26 @@
-"""Checks of numbers that a person typed: the message names the field, the range and what was given."""
+"""Checks of numbers that somebody else wrote: a person who typed them, or a device that sent them."""
 
 from __future__ import annotations
 
-import math
+import sys
+from typing import TypeGuard
 
 from fogline_shared.errors import InvalidInput
+
+
+def finite(value: object) -> TypeGuard[int | float]:
+    """Whether it is a number, and one that a float can hold. JSON's integers may be longer than that; Python's ``float`` raises."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def number(
     field: str, value: object, *, low: float, high: float, code: str = "invalid_run", whole: bool = False
 ) -> None:
-    """Raise InvalidInput ``code`` unless ``value`` is a finite number in [low, high] (an integer when ``whole``)."""
-    kinds = int if whole else int | float
-    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or not low <= value <= high:
+    """Raise InvalidInput ``code``, naming the field, the range and what was given, unless ``value`` is in [low, high].
+
+    ``whole``: only an integer will do.
+    """
+    if not finite(value) or (whole and not isinstance(value, int)) or not low <= value <= high:
         kind = "an integer" if whole else "a number"
-        raise InvalidInput(
-            code, f"{field} must be {kind} from {low:g} to {high:g}, got {value!r}", field=field, low=low, high=high
-        )
+        message = f"{field} must be {kind} from {low:.15g} to {high:.15g}, got {value!r}"
+        raise InvalidInput(code, message[:400], field=field, low=low, high=high)

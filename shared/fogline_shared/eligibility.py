@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from fogline_shared.checks import number
 from fogline_shared.errors import InvalidInput
 from fogline_shared.protocol import Scalar
 
@@ -64,7 +65,9 @@ class Eligibility:
         for each in fields(self):
             value = getattr(self, each.name)
             if each.name in RANGES:
-                _check_number(each.name, value)
+                low, high = RANGES[each.name]
+                field, whole = f"eligibility.{each.name}", each.name in _WHOLE
+                number(field, value, low=low, high=high, whole=whole, code="invalid_eligibility")
             elif not isinstance(value, bool):
                 raise _invalid(each.name, f"must be true or false, got {value!r}")
 
@@ -137,17 +140,9 @@ class Eligibility:
         return cls.from_json(value)
 
 
-def _check_number(name: str, value: object) -> None:
-    low, high = RANGES[name]
-    kinds = int if name in _WHOLE else int | float
-    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-        kind = "an integer" if name in _WHOLE else "a number"
-        raise _invalid(name, f"must be {kind} from {low} to {high}, got {value!r}", low=low, high=high)
-
-
-def _invalid(name: str, text: str, **detail: int) -> InvalidInput:
+def _invalid(name: str, text: str) -> InvalidInput:
     field = f"eligibility.{name}"
-    return InvalidInput("invalid_eligibility", f"{field} {text}"[:400], field=field[:100], **detail)
+    return InvalidInput("invalid_eligibility", f"{field} {text}"[:400], field=field[:100])
 
 
 def _number(attributes: Mapping[str, Scalar], name: str) -> float | None:

@@ -46,7 +46,7 @@ class Doorbell:
                         if message["type"] == "message":
                             yield message["data"].decode()
             except redis.RedisError:
-                pass
+                pass  # a ring is a hint: who listens also looks by himself
             await asyncio.sleep(_RETRY_S)
 
 

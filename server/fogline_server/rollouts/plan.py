@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any
 
 from fogline_server.rollouts.gates.base import Gate
+from fogline_shared.checks import finite
 from fogline_shared.errors import InvalidInput
 from fogline_shared.plugins import load_module, module_names
 from fogline_shared.states import StageState
@@ -71,16 +71,16 @@ class RolloutPlan:
 
     def __post_init__(self) -> None:
         _require(0 < len(self.stages) <= LARGEST_STAGES, "stages", f"1 to {LARGEST_STAGES} stages")
-        _require(all(_number(p) and 0 < p <= 100 for p in self.stages), "stages", "percents in (0, 100]")
+        _require(all(finite(p) and 0 < p <= 100 for p in self.stages), "stages", "percents in (0, 100]")
         _require(list(self.stages) == sorted(set(self.stages)), "stages", "ascending percents")
         _require(self.stages[-1] == 100, "stages", "a last stage of 100 percent")
         _require(all(isinstance(t, str) and 0 < len(t) <= 64 for t in self.tags), "tags", "tags of 1 to 64 characters")
         _require(isinstance(self.variant, str) and len(self.variant) <= 40, "variant", "at most 40 characters")
         for name in ("admit_timeout_s", "stage_timeout_s", "baseline_s", "rollback_timeout_s"):
-            _require(_number(getattr(self, name)) and 0 < getattr(self, name) <= _YEAR_S, name, "seconds above 0")
+            _require(finite(getattr(self, name)) and 0 < getattr(self, name) <= _YEAR_S, name, "seconds above 0")
         for name in ("soak_s", "probation_s"):
-            _require(_number(getattr(self, name)) and 0 <= getattr(self, name) <= _YEAR_S, name, "seconds from 0")
-        _require(_number(self.success_percent) and 0 < self.success_percent <= 100, "success_percent", "in (0, 100]")
+            _require(finite(getattr(self, name)) and 0 <= getattr(self, name) <= _YEAR_S, name, "seconds from 0")
+        _require(finite(self.success_percent) and 0 < self.success_percent <= 100, "success_percent", "in (0, 100]")
         _require(type(self.max_failures) is int and 0 <= self.max_failures < 2**31, "max_failures", "a count")
         _require(isinstance(self.supersede, bool), "supersede", "true or false")
         _require(len({g.gate for g in self.gates}) == len(self.gates), "gates", "each gate at most once")
@@ -116,10 +116,6 @@ def _gate_from_json(value: Any) -> GateSpec:
     shape = isinstance(value, Mapping) and set(value) <= {"gate", "options"} and isinstance(value.get("gate"), str)
     _require(shape and isinstance(value.get("options", {}), Mapping), "gates", 'items {"gate": name, "options": {…}}')
     return GateSpec(gate=value["gate"], options=dict(value.get("options", {})))
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _require(holds: bool, name: str, wanted: str) -> None:  # noqa: FBT001 - an assertion's argument

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fogline_server.training.checks import number
+from fogline_shared.checks import number
 from fogline_shared.errors import InvalidInput
 
 

@@ -46,11 +46,11 @@ class VirtualGrid(CohortGrid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Not on its own: an exchange closes as a whole."""
-        raise NotImplementedError
+        raise NotImplementedError("an exchange closes as a whole")
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Not on its own."""
-        raise NotImplementedError
+        raise NotImplementedError("an exchange closes as a whole")
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Replies that came in time, by node; ``timeout`` is the run's, not the caller's.

@@ -12,8 +12,8 @@ from fogline_server.simulation import splits
 from fogline_server.simulation.attacks import Attack
 from fogline_server.simulation.availability import Availability
 from fogline_server.simulation.choices import choose
-from fogline_server.training.checks import number
 from fogline_server.training.spec import RunSpec
+from fogline_shared.checks import number
 from fogline_shared.errors import InvalidInput
 from fogline_shared.recipe import Options, Recipe
 

@@ -18,12 +18,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fogline_shared.checks import finite
 from fogline_shared.errors import Corrupt
 from fogline_shared.states import UpdateVerdict
 
 SAMPLES, LOSS = "num-examples", "loss"
 # A device may have collected data since it told how much it has; more than this many times as much is a lie.
 PLAUSIBLE_GROWTH = 10
+# Beyond it floats no longer tell whole numbers apart, and sums of counts would not either.
+MOST_SAMPLES = 2**53
 # Values that are compared at a time: they and their differences stay in the processor's cache.
 _BLOCK = 1 << 15
 # More would each want its share of the machine from the gateway, which is still taking replies of other runs.
@@ -158,8 +161,8 @@ def _measure(
 def _samples(candidate: Candidate, limits: Limits) -> int:
     """The sample count that may weigh: never more than the device enrolled with."""
     claimed = (candidate.metrics or {}).get(SAMPLES)
-    if isinstance(claimed, bool) or not isinstance(claimed, int | float) or not math.isfinite(claimed) or claimed < 1:
-        raise _Refused("bad_sample_count", f"{SAMPLES} must be a number of at least 1, got {claimed!r}")
+    if not finite(claimed) or not 1 <= claimed <= MOST_SAMPLES:
+        raise _Refused("bad_sample_count", f"{SAMPLES} must be a number from 1 to {MOST_SAMPLES}, got {claimed!r:.60}")
     if not limits.enrolled:
         return int(claimed)
     # A device that was not there in round 0 weighs at most as much as the largest that was.
@@ -173,7 +176,7 @@ def _checked_loss(metrics: Mapping[str, Any], required: Sequence[str]) -> float:
     """The loss, 0 for a reply that has none; refuses a missing metric and one that is not finite."""
     for name, value in metrics.items():
         values = value if isinstance(value, list) else [value]
-        if not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+        if not all(map(finite, values)):
             raise _Refused("not_finite", f"metric {name!r} is not finite")
     for name in required:
         if not isinstance(metrics.get(name), int | float):

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from fogline_server.training.admission import quorum_of
-from fogline_server.training.checks import number
 from fogline_server.training.strategies import base as strategies
+from fogline_shared.checks import number
 from fogline_shared.codecs import base as codecs
 from fogline_shared.codecs.base import Codec
 from fogline_shared.eligibility import Eligibility

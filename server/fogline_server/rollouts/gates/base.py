@@ -6,13 +6,13 @@ right under continuous peeking (``rollouts.sequential``). No data is HOLD, never
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from fogline_server.telemetry.evidence import Evidence
+from fogline_shared.checks import finite
 from fogline_shared.errors import InvalidInput
 from fogline_shared.states import Verdict
 
@@ -70,8 +70,7 @@ class Gate(ABC):
         value = getattr(self, option)
         if value is None and optional:
             return
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or not above < value <= up_to:
+        if not finite(value) or not above < value <= up_to:
             raise InvalidInput(
                 "invalid_gate", f"{option} is a number in ({above:g}, {up_to:g}], got {value!r}", option=option
             )

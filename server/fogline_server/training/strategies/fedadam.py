@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fogline_server.training.checks import number
 from fogline_server.training.strategies.base import EVERY_NODE
+from fogline_shared.checks import number
 
 if TYPE_CHECKING:
     from flwr.serverapp.strategy import Strategy

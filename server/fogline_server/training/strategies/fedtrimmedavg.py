@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from fogline_server.training.checks import number
+from fogline_shared.checks import number
 
 if TYPE_CHECKING:
     from flwr.serverapp.strategy import Strategy

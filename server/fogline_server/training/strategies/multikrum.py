@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fogline_server.training.checks import number
 from fogline_server.training.gram import Matrix, Vector, nearest_to_their_neighbours
+from fogline_shared.checks import number
 
 if TYPE_CHECKING:
     from flwr.serverapp.strategy import Strategy
