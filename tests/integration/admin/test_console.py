@@ -99,6 +99,20 @@ def test_the_page_follows_what_happens_without_being_reloaded(plant, page):
     assert page.evaluate("window.untouched")
 
 
+def test_what_happens_while_the_stream_opens_is_not_missed(sqlite_plant, page):
+    opening = []
+    page.route("**/v1/events", lambda route: opening.append(route))  # noqa: PLW0108 - Playwright counts its arguments
+    log_in(page, sqlite_plant)
+    page.wait_for_function("() => document.readyState === 'complete'")
+    page.wait_for_timeout(200)
+    with sqlite_plant.db.transaction() as session:
+        session.get_one(Run, sqlite_plant.ids.run).rounds_done = 7
+        events.record(session, "run.round_committed", "run", sqlite_plant.ids.run, round=7)
+    (stream,) = opening
+    stream.continue_()
+    expect(page.locator("#runs article").first).to_contain_text("7 of 8 rounds", timeout=3000)
+
+
 def test_markup_in_data_is_shown_not_run(sqlite_plant, page):
     evil = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
     with sqlite_plant.db.transaction() as session:

@@ -62,7 +62,9 @@ async def list_events(
     ``Last-Event-ID``, or from now; the filters do not apply to it.
     """
     if "text/event-stream" in request.headers.get("accept", ""):
-        return EventSourceResponse(_stream(services.db, last_event_id), ping=15)
+        # Known before the answer begins: who looks at the state once the stream is open misses nothing in between.
+        start = await asyncio.to_thread(_newest, services.db) if last_event_id is None else last_event_id
+        return EventSourceResponse(_stream(services.db, start), ping=15)
 
     def read() -> Page[EventView]:
         with services.db.read() as session:
@@ -74,16 +76,16 @@ async def list_events(
     return await asyncio.to_thread(read)
 
 
-async def _stream(db: Database, last: int | None) -> AsyncIterator[ServerSentEvent]:
+def _newest(db: Database) -> int:
+    with db.read() as session:
+        return events.last_seq(session)
+
+
+async def _stream(db: Database, start: int) -> AsyncIterator[ServerSentEvent]:
     def read(after: int) -> list[Event]:
         with db.read() as session:
             return list(events.events_after(session, after, limit=1000))
 
-    def newest() -> int:
-        with db.read() as session:
-            return events.last_seq(session)
-
-    start = await asyncio.to_thread(newest) if last is None else last
     top, sent = start, deque[int](maxlen=2 * _OVERLAP)
     sent.extend(range(max(0, start - _OVERLAP), start + 1))
     while True:

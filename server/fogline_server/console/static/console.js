@@ -39,7 +39,8 @@ async function refresh() {
 }
 
 const stream = new EventSource("/v1/events");
-stream.onopen = () => say("live", "good");
+// What happened before the stream was open, or while it was down, has told nobody.
+stream.onopen = () => later(0);
 stream.onerror = () => say("reconnecting", "bad");
 stream.onmessage = () => later(QUIET_MS);
 later(IDLE_MS);
