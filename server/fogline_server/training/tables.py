@@ -36,7 +36,11 @@ class Run(Base):
 
 
 class Round(Base):
-    """One pass over a cohort. Number 0 gathers statistics."""
+    """One pass over a cohort. Number 0 gathers statistics.
+
+    ``attempts``: cohorts that failed before the present one, each with its times, code and message. ``pace``: how many the
+    present one is for and until when; None: as the run's spec says. ``error``: why the round's result is not used.
+    """
 
     __tablename__ = "rounds"
 
@@ -47,6 +51,9 @@ class Round(Base):
     params_in: Mapped[str | None] = mapped_column(String(64))
     params_out: Mapped[str | None] = mapped_column(String(64))
     metrics: Mapped[dict[str, Any]]
+    attempts: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
+    pace: Mapped[dict[str, Any] | None]
+    error: Mapped[dict[str, Any] | None]
     started_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
 
@@ -56,13 +63,15 @@ class Task(Base):
 
     __tablename__ = "tasks"
     __table_args__ = (
-        UniqueConstraint("run_id", "round", "kind", "device_id"),
+        UniqueConstraint("run_id", "round", "attempt", "kind", "device_id"),
         Index("ix_tasks_device_open", "device_id", "closed"),
     )
 
     id: Mapped[str] = mapped_column(String(80), primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
     round: Mapped[int]
+    # From 1; a round that failed is tried again with another cohort.
+    attempt: Mapped[int] = mapped_column(default=1, server_default="1")
     # query, train or evaluate
     kind: Mapped[str] = mapped_column(String(20))
     device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
