@@ -82,6 +82,7 @@ JOB = Transitions(
 class RunState(StrEnum):
     PENDING = "PENDING"
     RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     CANCELED = "CANCELED"
@@ -90,9 +91,11 @@ class RunState(StrEnum):
 RUN = Transitions(
     subject="run",
     table={
-        RunState.PENDING: frozenset({RunState.RUNNING, RunState.CANCELED, RunState.FAILED}),
-        RunState.RUNNING: frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELED}),
-        RunState.SUCCEEDED: frozenset(),
+        RunState.PENDING: frozenset({RunState.RUNNING, RunState.PAUSED, RunState.CANCELED, RunState.FAILED}),
+        RunState.RUNNING: frozenset({RunState.PAUSED, RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELED}),
+        RunState.PAUSED: frozenset({RunState.RUNNING, RunState.CANCELED, RunState.FAILED}),
+        # SUCCEEDED → RUNNING: it was extended.
+        RunState.SUCCEEDED: frozenset({RunState.RUNNING}),
         RunState.FAILED: frozenset(),
         RunState.CANCELED: frozenset(),
     },

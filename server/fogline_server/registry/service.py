@@ -31,7 +31,8 @@ def create_release(session: Session, spec: ReleaseSpec, *, now: datetime, actor:
     """
     load_recipe(spec.recipe)
     for role, run_id in spec.runs.items():
-        _check_run(session.get(Run, run_id), run_id, role=role, recipe=spec.recipe)
+        # Locked: from now on it is not extended.
+        _check_run(session.get(Run, run_id, with_for_update=True), run_id, role=role, recipe=spec.recipe)
     release = _new_release(session, spec.name, spec.recipe, now=now)
     release.default_variant = spec.default_variant
     release.lineage = {"spec": spec.as_json(), "runs": dict(spec.runs)}

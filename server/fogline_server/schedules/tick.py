@@ -17,7 +17,7 @@ from fogline_server.schedules.service import Action, spec_of
 from fogline_server.schedules.tables import Schedule
 from fogline_server.training.tables import Run
 from fogline_shared.errors import FoglineError
-from fogline_shared.states import JOB, RUN, JobState, RolloutState, RunState
+from fogline_shared.states import JOB, JobState, RolloutState
 
 # Up to this late is on time; later, the misfire policy decides.
 GRACE = timedelta(seconds=60)
@@ -78,7 +78,7 @@ def _unfinished(session: Session, started: str | None) -> str | None:
     match (started or "").split("_")[0]:
         case "run":
             run = session.get(Run, started)
-            busy = run is not None and not RUN.terminal(RunState(run.state))
+            busy = run is not None and run.finished_at is None
         case "job":
             job = session.get(Job, started)
             # FAILED may be retried, but nothing is under way.

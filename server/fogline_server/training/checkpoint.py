@@ -29,10 +29,10 @@ from fogline_shared.states import ROUND, RUN, RoundState, RunState, UpdateVerdic
 
 
 def begin(session: Session, lease: Lease, run_id: str) -> Run:
-    """The run, RUNNING from now on; raises Conflict ``run_ended``."""
+    """The run, RUNNING from now on unless it is PAUSED; raises Conflict ``run_ended``."""
     lease.check(session)
     run = session.get_one(Run, run_id)
-    if RUN.terminal(RunState(run.state)):
+    if run.finished_at is not None:
         raise Conflict("run_ended", f"run {run_id} is {run.state}")
     if run.state == RunState.PENDING:
         run.state = RUN.check(RunState(run.state), RunState.RUNNING)
@@ -68,6 +68,18 @@ def choose_cohort(session: Session, run_id: str, spec: RunSpec, number: int, *, 
 def open_round(session: Session, run_id: str, number: int) -> Round | None:
     """The round, if it was opened before."""
     return session.get(Round, (run_id, number))
+
+
+class RunPaused(Exception):
+    """Raised where the next round of a paused run would be opened: its rounds so far are whole."""
+
+
+def check_not_paused(session: Session, lease: Lease, run_id: str) -> None:
+    """Raise RunPaused if somebody has paused the run. Call before opening a round, in the same transaction."""
+    # The job's lock orders this against the request: a pause that was answered is seen here.
+    lease.check(session)
+    if session.scalar(select(Run.state).where(Run.id == run_id)) == RunState.PAUSED:
+        raise RunPaused(run_id)
 
 
 def start_round(

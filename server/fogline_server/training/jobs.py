@@ -13,7 +13,7 @@ from fogline_server.training.service import MAX_ATTEMPTS, QUEUE, end_run
 from fogline_server.training.tables import Run
 from fogline_shared.errors import FoglineError
 from fogline_shared.longevity import settle
-from fogline_shared.states import RUN, RunState
+from fogline_shared.states import RunState
 
 # A few models of ordinary size: rounds need the same memory over and over.
 _KEEP_BYTES = 128 << 20
@@ -35,7 +35,7 @@ def _train(context: JobContext) -> Outcome:
 def _end(session: Session, job_id: str, error: FoglineError) -> None:
     """The job has failed or was canceled for good: so has its run."""
     run = session.scalars(select(Run).where(Run.job_id == job_id)).one_or_none()
-    if run is None or RUN.terminal(RunState(run.state)):
+    if run is None or run.finished_at is not None:
         return
     state = RunState.CANCELED if error.code == "job_canceled" else RunState.FAILED
     end_run(session, run.id, state, now=utc_now(), error={"code": error.code, "message": error.message})

@@ -37,7 +37,8 @@ def open_tasks(session: Session, device_id: str, *, now: datetime) -> list[TaskO
         select(Task, Run.spec)
         .join(Run, Run.id == Task.run_id)
         .where(Task.device_id == device_id, Task.closed.is_(False), Task.deadline > now)
-        .where(Run.state == RunState.RUNNING)
+        # A round that was open when its run was paused is finished.
+        .where(Run.state.in_((RunState.RUNNING, RunState.PAUSED)))
         .order_by(Task.created_at, Task.id)
     )
     return [_offer(task, spec) for task, spec in session.execute(statement)]

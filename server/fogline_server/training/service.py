@@ -65,24 +65,30 @@ def create_run(session: Session, spec: RunSpec, *, now: datetime, actor: str = S
     )
     session.add(run)
     session.flush()
-    job = jobs.submit(
-        session,
-        "distil" if spec.distil_from else "train",
-        {"run_id": run.id},
-        queue=QUEUE,
-        now=now,
-        total=spec.total_rounds,
-        max_attempts=MAX_ATTEMPTS,
-        actor=actor,
-    )
-    run.job_id = job.id
+    submit_stint(session, run, now=now, actor=actor)
     events.record(session, "run.created", "run", run.id, actor=actor, recipe=spec.recipe, size=spec.size)
     return run
 
 
+def submit_stint(session: Session, run: Run, *, now: datetime, actor: str = SYSTEM) -> None:
+    """A job that trains a run on from where its rows say it stands, in place of the one before, which has ended."""
+    job = jobs.submit(
+        session,
+        "distil" if run.spec["distil_from"] else "train",
+        {"run_id": run.id},
+        queue=QUEUE,
+        now=now,
+        total=run.rounds_total,
+        max_attempts=MAX_ATTEMPTS,
+        actor=actor,
+    )
+    run.job_id = job.id
+
+
 def _check_teacher(session: Session, spec: RunSpec) -> None:
     assert spec.distil_from is not None
-    teacher = get_run(session, spec.distil_from)
+    # Locked: from now on it is not extended.
+    teacher = get_run(session, spec.distil_from, lock=True)
     if teacher.recipe != spec.recipe:
         raise InvalidInput(
             "invalid_run", f"distil_from is a run of recipe {teacher.recipe}, not of {spec.recipe}", field="distil_from"
@@ -91,22 +97,9 @@ def _check_teacher(session: Session, spec: RunSpec) -> None:
         raise Conflict("teacher_not_ready", f"run {teacher.id} is {teacher.state}; a teacher has SUCCEEDED")
 
 
-def cancel_run(session: Session, run_id: str, *, now: datetime, actor: str = SYSTEM) -> Run:
-    """Ask for the end of a run; it is CANCELED when its job is.
-
-    Raises NotFound ``run_not_found``, Conflict ``illegal_transition`` for a run that has ended.
-    """
-    run = get_run(session, run_id)
-    RUN.check(RunState(run.state), RunState.CANCELED)
-    assert run.job_id is not None, "create_run sets it in the transaction that makes the row"
-    jobs.cancel(session, run.job_id, now=now, actor=actor)
-    events.record(session, "run.cancel_requested", "run", run.id, actor=actor)
-    return run
-
-
-def get_run(session: Session, run_id: str) -> Run:
-    """One run; raises NotFound ``run_not_found``."""
-    run = session.get(Run, run_id)
+def get_run(session: Session, run_id: str, *, lock: bool = False) -> Run:
+    """One run, locked against concurrent changes if asked; raises NotFound ``run_not_found``."""
+    run = session.get(Run, run_id, with_for_update=lock, populate_existing=lock)
     if run is None:
         raise NotFound("run_not_found", f"no run {run_id}", run_id=run_id)
     return run

@@ -41,6 +41,7 @@ class RunSpec:
     that moves ``max_norm_ratio`` times as far as the cohort's median is refused. ``evaluate_every`` n asks the devices to
     evaluate after each n-th round (0: never). ``distil_from`` names the run whose model the devices learn soft labels
     from; ``init_from`` a parameter blob to start at. ``codec`` is how devices that can encode their updates.
+    ``extensions``: rounds that were added to the run later, one number each time.
     ``eligibility`` are the conditions a device must meet, beside its tags.
     Raises InvalidInput ``invalid_run``, ``invalid_eligibility``, ``unknown_strategy``, ``unknown_codec`` or
     ``invalid_option``, naming the field and its range.
@@ -64,6 +65,7 @@ class RunSpec:
     evaluate_every: int = 0
     distil_from: str | None = None
     init_from: str | None = None
+    extensions: Sequence[int] = ()
     codec: str = codecs.NONE
     codec_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -78,6 +80,8 @@ class RunSpec:
         number("round_deadline_s", self.round_deadline_s, low=1.0, high=30 * 86_400.0)
         number("max_norm_ratio", self.max_norm_ratio, low=1.0, high=1e6)
         number("evaluate_every", self.evaluate_every, low=0, high=100_000, whole=True)
+        for rounds in self.extensions:
+            number("extensions", rounds, low=1, high=100_000, whole=True)
         self._check_plan()
         if self.init_from is not None and (len(self.init_from) != 64 or not set(self.init_from) <= _DIGEST):
             raise InvalidInput("invalid_run", "init_from must be a digest: 64 lower-case hexadecimal digits")
@@ -113,22 +117,41 @@ class RunSpec:
             codec_options=self.update_codec().options_json(),
         )
 
+    def extended(self, rounds: int) -> RunSpec:
+        """With that many more rounds; raises InvalidInput ``invalid_run``."""
+        number("rounds", rounds, low=1, high=100_000, whole=True)
+        return replace(self, extensions=(*self.extensions, rounds))
+
     def train_plan(self, recipe: Recipe, round_number: int) -> TrainPlan:
-        """The plan of one round (from 1): learning rate by half a cosine over the run, a seed of its own.
+        """The plan of one round (from 1): learning rate by half a cosine, a seed of its own.
+
+        The cosine falls over the rounds that were asked for at first, and once more from the top over each extension (warm
+        restarts: Loshchilov, Hutter, ICLR 2017). So what a round does depends on its number, not on when the run was extended.
 
         Order: the recipe's defaults for the size, then what the strategy decides, then what the run asks for.
         """
         merged = {**asdict(recipe.plans.get(self.size, TrainPlan())), **self.rule().plan, **self.plan}
-        decay = 0.5 * (1 + math.cos(math.pi * (round_number - 1) / self.total_rounds))
+        first, length = self._leg(round_number)
+        decay = 0.5 * (1 + math.cos(math.pi * (round_number - first) / length))
         merged["learning_rate"] *= decay
         merged["seed"] = self.seed * 1_000_003 + round_number
         return TrainPlan(**merged)
 
+    def _leg(self, round_number: int) -> tuple[int, int]:
+        """The first round, and the number of rounds, of the part of the run that a round belongs to."""
+        assert self.rounds is not None, "the spec was not resolved against its recipe"
+        first = 1
+        for length in (self.rounds, *self.extensions):
+            if round_number < first + length:
+                break
+            first += length
+        return first, length
+
     @property
     def total_rounds(self) -> int:
-        """The number of training rounds of a resolved spec."""
+        """The number of training rounds of a resolved spec, extensions included."""
         assert self.rounds is not None, "the spec was not resolved against its recipe"
-        return self.rounds
+        return self.rounds + sum(self.extensions)
 
     @property
     def fewest_updates(self) -> int:
@@ -137,7 +160,8 @@ class RunSpec:
 
     def as_json(self) -> dict[str, Any]:
         """For the run's row."""
-        return {**asdict(self), "tags": list(self.tags), "exclude_tags": list(self.exclude_tags)}
+        lists = {name: list(getattr(self, name)) for name in ("tags", "exclude_tags", "extensions")}
+        return {**asdict(self), **lists}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RunSpec:

@@ -4,7 +4,7 @@
     round 0          devices send sums → standardisation (a distilled run takes its teacher's)
     round 1 … n      cohort → Flower strategy configures → tasks → replies → admission → strategy aggregates
                      → (devices evaluate) → holdout accuracy → commit
-    end              SUCCEEDED, in the transaction that ends the job
+    end              SUCCEEDED, in the transaction that ends the job; a paused run's job ends before its next round
 
 The parameters after each round depend on the run's seed and the replies alone, so an interrupted run ends with the very
 bytes of an uninterrupted one.
@@ -15,26 +15,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from fogline_recipes import parameters
-from fogline_server.db import events
 from fogline_server.db.base import utc_now
 from fogline_server.jobs.doorbell import EVENTS, RUN
 from fogline_server.jobs.runner import JobContext, Outcome
-from fogline_server.training import checkpoint, rounds
-from fogline_server.training.checkpoint import RoundEnd
+from fogline_server.training import checkpoint, lifecycle, rounds
+from fogline_server.training.checkpoint import RoundEnd, RunPaused
 from fogline_server.training.grid import GatewayGrid, Parts, Phase
 from fogline_server.training.rounds import Teacher
 from fogline_server.training.spec import RunSpec
 from fogline_server.training.statistics import Statistics
 from fogline_server.training.strategies import base as strategies
 from fogline_server.training.tables import Run
-from fogline_shared import flower, states, tensors
+from fogline_shared import flower, tensors
 from fogline_shared.errors import InvalidInput
 from fogline_shared.flower import ArrayRecord
 from fogline_shared.recipe import load_recipe
-from fogline_shared.states import RunState
 
 _SMALL_REPLY = 64 * 1024
 # What a reply may weigh beyond the parameters it was sent: its header's own spelling.
@@ -60,16 +56,21 @@ class Trainer:
         self._holdout = self._recipe.holdout()
 
     def run(self) -> Outcome:
-        """Train to the end; the outcome marks the run SUCCEEDED."""
+        """Train to the end, or to the round at which the run was paused; the outcome marks the run."""
         try:
             arrays = self._restore()
             statistics = self._statistics()
             teacher = self._teacher()
             for number in range(self._run.rounds_done + 1, self._spec.total_rounds + 1):
                 arrays = self._round(number, arrays, statistics, teacher)
+        except RunPaused:
+            pass
         finally:
             self._waiter.close()
-        return Outcome(result={"run_id": self._run.id, "params_digest": self._run.params_digest}, commit=self._succeed)
+        return Outcome(
+            result={"run_id": self._run.id, "params_digest": self._run.params_digest},
+            commit=lambda session: lifecycle.end_stint(session, self._run.id, now=utc_now()),
+        )
 
     def _restore(self) -> ArrayRecord:
         """The parameters and the strategy's state as the last committed round left them."""
@@ -175,6 +176,7 @@ class Trainer:
                 row = checkpoint.open_round(session, self._run.id, number)
                 if row is not None:
                     return checkpoint.nodes_of(session, row.cohort)
+                checkpoint.check_not_paused(session, self._lease, self._run.id)
                 now = utc_now()
                 cohort = checkpoint.choose_cohort(session, self._run.id, self._spec, number, now=now)
                 if not isinstance(cohort, int):
@@ -218,9 +220,3 @@ class Trainer:
             checkpoint.commit_round(session, self._lease, self._run.id, number, end, now=utc_now())
         self._context.doorbell.ring(EVENTS)
         self._lease.progress(number, self._spec.total_rounds, f"round {number} of {self._spec.total_rounds} is done")
-
-    def _succeed(self, session: Session) -> None:
-        run = session.get_one(Run, self._run.id)
-        run.state = states.RUN.check(RunState(run.state), RunState.SUCCEEDED)
-        run.finished_at = utc_now()
-        events.record(session, "run.succeeded", "run", run.id, params_digest=run.params_digest)

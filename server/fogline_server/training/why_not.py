@@ -13,9 +13,9 @@ from fogline_server.devices import service as devices
 from fogline_server.training.checkpoint import wanted
 from fogline_server.training.service import get_run
 from fogline_server.training.spec import RunSpec
-from fogline_server.training.tables import Round, Task, Update
+from fogline_server.training.tables import Round, Run, Task, Update
 from fogline_shared.eligibility import Reason
-from fogline_shared.states import RUN, RoundState, RunState
+from fogline_shared.states import RoundState, RunState
 
 # The code of a reply in which a device says that it does not meet the run's conditions.
 NOT_ELIGIBLE = "not_eligible"
@@ -45,15 +45,14 @@ def why_not(session: Session, device_id: str, run_id: str, *, now: datetime) -> 
         select(Round).where(Round.run_id == run_id).order_by(Round.number.desc()).limit(1)
     ).one_or_none()
     started = latest if latest is not None and latest.state == RoundState.OPEN else None
-    # A run that distils takes its teacher's statistics: it has no round 0.
-    number = latest.number + 1 if latest is not None else int(spec.distil_from is not None)
-    reasons = (
-        [] if not RUN.terminal(RunState(run.state)) else [Reason("run_ended", f"is not asked: the run is {run.state}")]
-    )
+    # A run that takes its teacher's statistics, or a release's, has no round 0.
+    known = spec.distil_from is not None or run.statistics is not None
+    number = latest.number + 1 if latest is not None else int(known)
+    reasons = [] if run.finished_at is None else [Reason("run_ended", f"is not asked: the run is {run.state}")]
     reasons += devices.ineligible_reasons(device, wanted(run, spec, number), now=now)
     taking_part = started is not None and device_id in started.cohort
     notes = [
-        *_standing(started, taking_part=taking_part),
+        *_standing(run, started, taking_part=taking_part),
         *_prospects(spec, number, reasons),
         *_said(session, device_id, run_id),
     ]
@@ -68,7 +67,9 @@ def why_not(session: Session, device_id: str, run_id: str, *, now: datetime) -> 
     )
 
 
-def _standing(started: Round | None, *, taking_part: bool) -> Iterator[str]:
+def _standing(run: Run, started: Round | None, *, taking_part: bool) -> Iterator[str]:
+    if run.state == RunState.PAUSED:
+        yield "the run is PAUSED: no further round is opened before it is resumed"
     if started is not None:
         yield f"round {started.number} is under way {'with' if taking_part else 'without'} it"
 

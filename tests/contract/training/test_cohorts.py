@@ -179,12 +179,16 @@ def test_why_not_tells_of_rounds_lots_and_refusals(fleet: Database) -> None:
     assert inside.notes[-1] == "it refused its task of round 1 itself: this device is not charging"
     assert outside.notes[0] == "round 1 is under way without it"
     assert outside.notes[1].startswith("round 2 may choose it")
+    with fleet.transaction() as session:
+        session.get_one(Run, run_id).state = RunState.PAUSED
+    assert ask(fleet, run_id, 0).notes[0].startswith("the run is PAUSED")
 
 
 def test_why_not_tells_that_the_run_is_over_and_what_else_stands_against_it(fleet: Database) -> None:
     run_id = start(fleet)
     with fleet.transaction() as session:
-        session.get_one(Run, run_id).state = RunState.SUCCEEDED
+        run = session.get_one(Run, run_id)
+        run.state, run.finished_at = RunState.SUCCEEDED, NOW
     assert codes(fleet, run_id, 0) == ["run_ended"]
     assert codes(fleet, run_id, 2) == ["run_ended", "consent_refused"]
     assert ask(fleet, run_id, 0).notes == []

@@ -101,6 +101,10 @@ def test_what_is_made_is_named_on_standard_output_alone(fogline, sqlite_plant, t
     assert (asked["spec"]["eligibility"]["charging"], asked["spec"]["eligibility"]["min_samples"]) == (True, 9)
     run = fogline("run", "start", "tiny", "--rounds", 3, "--plan", "epochs=1")
     assert (run.code, run.out[:4], run.err) == (0, "run_", "")
+    tuned = fogline("run", "start", "tiny", "--from-release", "champion")
+    assert (tuned.code, tuned.out[:4], tuned.err) == (0, "run_", "")
+    longer = fogline("run", "extend", run.out.strip(), "--rounds", 2, "--json")
+    assert (longer.code, longer.json["rounds_total"], longer.err) == (0, 5, "")
     token = fogline("token", "create", "--name", "watch-11")
     assert token.out.startswith("fogline-et1.")
     secret = tmp_path / "token"
@@ -129,6 +133,8 @@ def test_actions_change_and_say_so(fogline, sqlite_plant, tmp_path):
     for words in (
         ("device", "tag", ids.offline_device, "floor:2"),
         ("token", "delete", ids.token),
+        ("run", "pause", ids.run),
+        ("run", "resume", ids.run),
         ("run", "cancel", ids.run),
         ("job", "retry", ids.failed_batch),
         ("job", "cancel", ids.batch),

@@ -27,6 +27,7 @@ NAMES = {"variant": "student_int8", "name": "tiny", "alias": "champion"}
 # What an operation needs so that it comes to look at the id in its path.
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("PUT", "/v1/devices/{device_id}/tags"): {"json": {"tags": []}},
+    ("POST", "/v1/runs/{run_id}:extend"): {"json": {"rounds": 1}},
     ("PUT", "/v1/aliases/{alias}"): {"json": {"release": "nope"}},
     ("PATCH", "/v1/schedules/{schedule_id}"): {"json": {}},
     ("GET", "/v1/devices/{device_id}/why-not"): {"params": {"run": "$run"}},
@@ -41,6 +42,12 @@ NOT_FOUND: dict[tuple[str, str], dict[str, Any]] = {
 }
 CONFLICT: dict[tuple[str, str], tuple[dict[str, Any], str]] = {
     ("POST", "/v1/runs"): ({"json": {"recipe": "tiny", "distil_from": "$run"}}, "teacher_not_ready"),
+    ("POST", "/v1/runs/{run_id}:pause"): ({"path": {"run_id": "$finished_run"}}, "illegal_transition"),
+    ("POST", "/v1/runs/{run_id}:resume"): ({}, "illegal_transition"),
+    ("POST", "/v1/runs/{run_id}:extend"): (
+        {"path": {"run_id": "$finished_run"}, "json": {"rounds": 2}},
+        "run_in_use",
+    ),
     ("POST", "/v1/runs/{run_id}:cancel"): ({"path": {"run_id": "$finished_run"}}, "illegal_transition"),
     ("POST", "/v1/releases"): (
         {"json": {"name": "tiny-1", "recipe": "tiny", "student_run": "$finished_run"}},

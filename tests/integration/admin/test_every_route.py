@@ -68,6 +68,22 @@ def test_lower_roles_may_what_they_may(sqlite_plant):
         ("GET", "/v1/devices/{device_id}/why-not", {"params": {"run": "run_x"}}, 404, "run_not_found"),
         ("POST", "/v1/runs", {"json": {"recipe": "tiny", "distil_from": "run_x"}}, 404, "run_not_found"),
         ("POST", "/v1/runs", {"json": {"recipe": "tiny", "distil_from": "$run"}}, 409, "teacher_not_ready"),
+        ("POST", "/v1/runs", {"json": {"recipe": "tiny", "init_from_release": "no"}}, 404, "release_not_found"),
+        (
+            "POST",
+            "/v1/runs",
+            {"json": {"recipe": "tiny", "size": "teacher", "init_from_release": "champion"}},
+            409,
+            "release_without_run",
+        ),
+        (
+            "POST",
+            "/v1/runs",
+            {"json": {"recipe": "tiny", "init_from": "a" * 64, "init_from_release": "champion"}},
+            422,
+            "invalid_run",
+        ),
+        ("POST", "/v1/runs/{run_id}:extend", {"json": {"rounds": 0}}, 422, "invalid_run"),
         ("POST", "/v1/runs/{run_id}:cancel", {"path": {"run_id": "$finished_run"}}, 409, "illegal_transition"),
         (
             "POST",

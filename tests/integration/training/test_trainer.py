@@ -19,7 +19,7 @@ from fogline_server.db.database import Database
 from fogline_server.db.events import Event
 from fogline_server.devices.tables import Device
 from fogline_server.jobs.doorbell import Doorbell
-from fogline_server.training import offers, service
+from fogline_server.training import lifecycle, offers, service
 from fogline_server.training.tables import Round, Run, Task, Update
 from fogline_shared import tensors
 from fogline_shared.errors import Conflict, InvalidInput, NotFound
@@ -247,12 +247,12 @@ def test_canceled_run_ends_and_offers_nothing_more(
 
     eventually(offered)
     with sqlite_database.transaction() as session:
-        service.cancel_run(session, run_id, now=utc_now(), actor="key_1")
+        lifecycle.cancel_run(session, run_id, now=utc_now(), actor="key_1")
     work.join()
     assert run_of(sqlite_database, run_id).state == "CANCELED"
     assert not offered()
     with sqlite_database.transaction() as session, pytest.raises(Conflict, match="illegal_transition"):
-        service.cancel_run(session, run_id, now=utc_now())
+        lifecycle.cancel_run(session, run_id, now=utc_now())
 
 
 def test_distilled_run_learns_from_its_teacher_with_the_teachers_statistics(

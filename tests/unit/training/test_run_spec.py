@@ -38,6 +38,7 @@ def test_defaults_come_from_the_recipe_and_survive_json() -> None:
         ({"codec": "int8", "codec_options": {"bits": 4}}, "invalid_option", "no option 'bits'"),
         ({"codec": "topk", "codec_options": {"fraction": 0.9}}, "invalid_option", "0.0001 to 0.5"),
         ({"init_from": "abc"}, "invalid_run", "digest"),
+        ({"extensions": [3, 0]}, "invalid_run", "extensions must be an integer from 1 to"),
         ({"size": "giant"}, "unknown_size", "teacher, student"),
     ],
 )
@@ -63,6 +64,18 @@ def test_learning_rate_falls_by_half_a_cosine_and_seeds_differ() -> None:
     assert plans[1].learning_rate == pytest.approx(5e-3)
     assert plans[2].learning_rate > 0
     assert len({plan.seed for plan in plans}) == 3
+
+
+def test_an_extension_has_a_cosine_of_its_own_and_leaves_the_rounds_before_it_alone() -> None:
+    spec = RunSpec(recipe="tiny", rounds=4, seed=7).resolved(Tiny())
+    extended = RunSpec.from_json(spec.extended(2).as_json())
+    assert (extended.total_rounds, extended.extended(3).total_rounds) == (6, 9)
+    for number in range(1, 5):
+        assert extended.train_plan(Tiny(), number) == spec.train_plan(Tiny(), number)
+    assert extended.train_plan(Tiny(), 5).learning_rate == 1e-2
+    assert extended.train_plan(Tiny(), 6).learning_rate == pytest.approx(5e-3)
+    with pytest.raises(InvalidInput, match="rounds must be an integer from 1 to"):
+        spec.extended(0)
 
 
 def test_strategy_decides_the_proximal_term_unless_the_run_does() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import Field
+from sqlalchemy.orm import Session
 
 from fogline_server.api import schemas
 from fogline_server.api.auth import Caller
@@ -26,10 +28,12 @@ from fogline_server.api.schemas import (
     Tags,
     Whole,
 )
-from fogline_server.api.services import Parts
+from fogline_server.api.services import Parts, Services
 from fogline_server.db.base import utc_now
-from fogline_server.training import service
+from fogline_server.registry.origins import create_run_from, extend_run
+from fogline_server.training import lifecycle, service
 from fogline_server.training.spec import RunSpec
+from fogline_server.training.tables import Run
 from fogline_shared.eligibility import Eligibility
 from fogline_shared.states import RoundState, RunState, UpdateVerdict
 
@@ -69,15 +73,22 @@ class NewRun(schemas.Request):
     evaluate_every: Whole = 0
     distil_from: Id | None = None
     init_from: Digest | None = None
+    init_from_release: Id | None = None
     codec: Id = "none"
     codec_options: JsonObject = Field(default_factory=dict)
 
     def spec(self) -> RunSpec:
         """The validated value; whole numbers among the plan's stay whole."""
-        given = self.model_dump()
+        given = self.model_dump(exclude={"init_from_release"})
         given["plan"] = {name: int(v) if v == int(v) else v for name, v in self.plan.items()}
         given["eligibility"] = Eligibility(**given["eligibility"])
         return RunSpec(**given)
+
+
+class Extension(schemas.Request):
+    """How many ``rounds`` to add."""
+
+    rounds: Whole
 
 
 class RunView(Resource):
@@ -146,9 +157,11 @@ def list_runs(
 @router.post("", status_code=201, responses=responses(404, 409), dependencies=[IDEMPOTENT])
 def create_run(services: Parts, who: Caller, body: NewRun) -> RunView:
     """Start a run as soon as enough devices are online."""
-    with services.db.transaction() as session:
-        run = service.create_run(session, body.spec(), now=utc_now(), actor=who.actor)
-        return RunView.model_validate(run)
+    now, spec = utc_now(), body.spec()
+    if body.init_from_release is not None:
+        origin = body.init_from_release
+        return _change(services, lambda session: create_run_from(session, spec, origin, now=now, actor=who.actor))
+    return _change(services, lambda session: service.create_run(session, spec, now=now, actor=who.actor))
 
 
 @router.get("/{run_id:id}", responses=responses(404))
@@ -160,9 +173,27 @@ def get_run(services: Parts, run_id: PathId) -> RunView:
 
 @router.post("/{run_id:id}:cancel", responses=responses(404, 409), dependencies=[IDEMPOTENT])
 def cancel_run(services: Parts, who: Caller, run_id: PathId) -> RunView:
-    """Ask for the end of a run; it is CANCELED when its trainer next looks."""
-    with services.db.transaction() as session:
-        return RunView.model_validate(service.cancel_run(session, run_id, now=utc_now(), actor=who.actor))
+    """Ask for the end of a run; it is CANCELED when its trainer next looks, at once if it has none."""
+    return _change(services, lambda session: lifecycle.cancel_run(session, run_id, now=utc_now(), actor=who.actor))
+
+
+@router.post("/{run_id:id}:pause", responses=responses(404, 409), dependencies=[IDEMPOTENT])
+def pause_run(services: Parts, who: Caller, run_id: PathId) -> RunView:
+    """Open no further round; the one that is open is finished and counts."""
+    return _change(services, lambda session: lifecycle.pause_run(session, run_id, now=utc_now(), actor=who.actor))
+
+
+@router.post("/{run_id:id}:resume", responses=responses(404, 409), dependencies=[IDEMPOTENT])
+def resume_run(services: Parts, who: Caller, run_id: PathId) -> RunView:
+    """Go on with a paused run."""
+    return _change(services, lambda session: lifecycle.resume_run(session, run_id, now=utc_now(), actor=who.actor))
+
+
+@router.post("/{run_id:id}:extend", responses=responses(404, 409), dependencies=[IDEMPOTENT])
+def add_rounds(services: Parts, who: Caller, run_id: PathId, body: Extension) -> RunView:
+    """Add rounds, also to a run that has SUCCEEDED, which then goes on."""
+    now = utc_now()
+    return _change(services, lambda session: extend_run(session, run_id, body.rounds, now=now, actor=who.actor))
 
 
 @router.get("/{run_id:id}/rounds", responses=responses(404))
@@ -184,3 +215,8 @@ def list_updates(
     with services.db.read() as session:
         rows = service.updates_of(session, run_id, round_number=number, after=cursor, limit=limit + 1)
         return page_of(rows, limit, cursor=lambda row: row.task_id, show=UpdateView.model_validate)
+
+
+def _change(services: Services, use_case: Callable[[Session], Run]) -> RunView:
+    with services.db.transaction() as session:
+        return RunView.model_validate(use_case(session))

@@ -49,6 +49,9 @@ def start(
     round_deadline_s: float = 300.0,
     seed: int = 0,
     distil_from: Annotated[str | None, typer.Option(help="Run whose model the devices learn from.")] = None,
+    from_release: Annotated[
+        str | None, typer.Option(help="Release (id, name or alias) whose float parameters it starts from.")
+    ] = None,
     codec: Annotated[str, typer.Option(help="How devices encode their updates: fp16, int8, topk.")] = "none",
     codec_option: Annotated[list[str] | None, typer.Option(help="Of the codec: key=value, may be repeated.")] = None,
     wait: Wait = False,
@@ -70,6 +73,7 @@ def start(
         "round_deadline_s": round_deadline_s,
         "seed": seed,
         "distil_from": distil_from,
+        "init_from_release": from_release,
         "codec": codec,
         "codec_options": pairs(codec_option, "--codec-option"),
     }
@@ -159,7 +163,38 @@ def list_updates(
     return show.table(items, columns, empty="no updates yet")
 
 
+@app.command("pause")
+def pause(context: typer.Context, run: str) -> None:
+    """Open no further round; the one that is open is finished."""
+    _act(context, run, "pause")
+
+
+@app.command("resume")
+def resume(context: typer.Context, run: str) -> None:
+    """Go on with a paused run."""
+    _act(context, run, "resume")
+
+
+@app.command("extend")
+def extend(
+    context: typer.Context,
+    run: str,
+    *,
+    rounds: Annotated[int, typer.Option(help="How many to add.")],
+    wait: Wait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Add rounds, also to a run that has SUCCEEDED, which then goes on."""
+    connection = api(context)
+    _finish(connection, connection.post(f"/v1/runs/{run}:extend", {"rounds": rounds}), wait=wait, as_json=as_json)
+
+
 @app.command("cancel")
 def cancel(context: typer.Context, run: str) -> None:
     """Ask for the end of a run."""
-    api(context).post(f"/v1/runs/{run}:cancel")
+    _act(context, run, "cancel")
+
+
+def _act(context: typer.Context, run: str, action: str) -> None:
+    item = api(context).post(f"/v1/runs/{run}:{action}")
+    show.note(f"{item['id']} is {item['state']}")
