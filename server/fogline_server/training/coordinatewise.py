@@ -10,36 +10,44 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
 from fogline_server.training.blocks import blocks
-from fogline_server.training.strategies.base import EVERY_NODE
+from fogline_server.training.geometric import Updates
+from fogline_server.training.gram import Matrix
+from fogline_server.training.own_strategy import OwnStrategy
 from fogline_shared import flower
 
 # From the devices' values (n, m) to one value each (m,).
 Combine = Callable[[NDArray[Any]], NDArray[Any]]
+# From the Gram matrix of what devices learned (n, n) to the devices that are looked at.
+Choose = Callable[[Matrix], NDArray[np.intp]]
 
 
-class Coordinatewise(FedAvg):
-    """A Flower strategy whose parameters are ``combine`` of the devices' parameters, which it may sort in place."""
+class Coordinatewise(OwnStrategy):
+    """A Flower strategy whose parameters are ``combine`` of the devices' parameters, which it may sort in place.
 
-    def __init__(self, combine: Combine) -> None:
-        super().__init__(**EVERY_NODE)
-        self._combine = combine
+    ``choose``: which devices' parameters these are; None: all.
+    """
+
+    def __init__(self, combine: Combine, *, choose: Choose | None = None) -> None:
+        super().__init__()
+        self._combine, self._choose = combine, choose
 
     def aggregate_train(self, server_round: int, replies: Iterable[Any]) -> tuple[Any, Any]:
         """The combined parameters; raises what Flower raises for replies that do not fit together."""
         del server_round
-        valid, _ = self._check_and_log_replies(replies, is_train=True)
-        if not valid:
+        contents = self.contents(replies)
+        if not contents:
             return None, None
-        contents = [message.content for message in valid]
-        records = [content.array_records[self.arrayrecord_key] for content in contents]
+        if self._choose is not None:
+            gram = Updates(self.records(contents), self.reference, anchor=None).gram(self.learned)
+            contents = [contents[i] for i in self._choose(gram)]
+        records = self.records(contents)
         new = {}
         for name, array in records[0].items():
             combined = np.empty(array.shape, array.dtype)
             for part, values in blocks(records, name):
                 combined.reshape(-1)[part] = self._combine(np.stack(values))
             new[name] = combined
-        return flower.to_record(new), self.train_metrics_aggr_fn(contents, self.weighted_by_key)
+        return flower.to_record(new), self.metrics(contents)

@@ -11,17 +11,15 @@ coefficients, of their own. Importing this module loads flwr: a rule's file does
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
-from fogline_server.training.admission import SAMPLES
 from fogline_server.training.blocks import blocks
 from fogline_server.training.gram import Matrix, Vector
-from fogline_server.training.strategies.base import EVERY_NODE
+from fogline_server.training.own_strategy import OwnStrategy
 from fogline_shared import flower
 
 # From the Gram matrix (n, n) and the devices' shares of the examples (n,), which sum to 1, to coefficients (n,).
@@ -29,51 +27,38 @@ from fogline_shared import flower
 Weigh = Callable[[Matrix, Vector], Vector]
 
 
-class Geometric(FedAvg):
+class Geometric(OwnStrategy):
     """A Flower strategy that combines updates by ``weigh``.
 
     ``anchored``: the Gram matrix has a last row for :attr:`anchor`, an update that is not a device's (zero when None).
-    ``remembers``: the anchor is the previous round's combined update; a checkpoint keeps it. ``running``: names of running
-    statistics, which the round's caller sets; a rule that ``chooses`` devices gives them the coefficients of what is learned.
+    ``remembers``: the anchor is the previous round's combined update; a checkpoint keeps it. A rule that ``chooses`` devices
+    gives running statistics the coefficients of what is learned.
     """
 
     def __init__(self, weigh: Weigh, *, anchored: bool = False, remembers: bool = False, chooses: bool = False) -> None:
-        super().__init__(**EVERY_NODE)
+        super().__init__()
         self.anchor: Mapping[str, NDArray[Any]] | None = None
-        self.running: Collection[str] = ()
         self._weigh = weigh
         self._anchored, self._remembers, self._chooses = anchored, remembers, chooses
-        self.reference: Mapping[str, NDArray[Any]] = {}
-
-    def configure_train(self, server_round: int, arrays: Any, config: Any, grid: Any) -> Any:
-        """As FedAvg; the parameters that are sent are what updates are measured from."""
-        self.reference = flower.arrays_of(arrays)
-        return super().configure_train(server_round, arrays, config, grid)
 
     def aggregate_train(self, server_round: int, replies: Iterable[Any]) -> tuple[Any, Any]:
         """The combined parameters; raises what Flower raises for replies that do not fit together."""
         del server_round
-        valid, _ = self._check_and_log_replies(replies, is_train=True)
-        if not valid:
+        contents = self.contents(replies)
+        if not contents:
             return None, None
-        contents = [message.content for message in valid]
-        updates = Updates(
-            [content.array_records[self.arrayrecord_key] for content in contents],
-            self.reference,
-            anchor=(self.anchor or {}) if self._anchored else None,
-        )
-        samples = np.array([content.metric_records["metrics"][SAMPLES] for content in contents], np.float64)
-        shares = np.append(samples / samples.sum(), [0.0] * self._anchored)
-        learned = [name for name in self.reference if name not in self.running]
-        coefficients = self._weigh(updates.gram(learned), shares)
-        combined = {name: updates.combine(name, coefficients) for name in learned}
+        anchor = (self.anchor or {}) if self._anchored else None
+        updates = Updates(self.records(contents), self.reference, anchor=anchor)
+        shares = np.append(self.shares(contents), [0.0] * self._anchored)
+        coefficients = self._weigh(updates.gram(self.learned), shares)
+        combined = {name: updates.combine(name, coefficients) for name in self.learned}
         if self.running:
             own = coefficients if self._chooses else self._weigh(updates.gram(self.running), shares)
             combined |= {name: updates.combine(name, own) for name in self.running}
         if self._remembers:
             self.anchor = combined
         new = {name: reference + combined[name] for name, reference in self.reference.items()}
-        return flower.to_record(new), self.train_metrics_aggr_fn(contents, self.weighted_by_key)
+        return flower.to_record(new), self.metrics(contents)
 
 
 class Updates:
@@ -99,6 +84,14 @@ class Updates:
             for _, block in self._blocks(name):
                 gram += block @ block.T
         return gram
+
+    def squares(self) -> Vector:
+        """Squared lengths of the rows over all arrays, (rows,)."""
+        squares = np.zeros(len(self._records) + (self._anchor is not None))
+        for name in self._reference:
+            for _, block in self._blocks(name):
+                squares += np.einsum("ij,ij->i", block, block)
+        return squares
 
     def combine(self, name: str, coefficients: Vector) -> NDArray[Any]:
         """``coefficients @ rows`` of one array, in its own shape and type."""

@@ -24,7 +24,7 @@ from fogline_server.training.admission import (
     judge_updates,
 )
 from fogline_server.training.decoding import sizes, unpack
-from fogline_server.training.geometric import Geometric
+from fogline_server.training.own_strategy import OwnStrategy
 from fogline_server.training.statistics import Statistics, gather, too_few_accepted
 from fogline_shared import flower
 from fogline_shared.codecs import base as codecs
@@ -112,7 +112,7 @@ def train(
     if codec.name != codecs.NONE:
         options = json.dumps(codec.options_json())
         config.update({"codec": codec.name, "codec_options": options, "round": number})
-    if isinstance(strategy, Geometric):
+    if isinstance(strategy, OwnStrategy):
         strategy.running = running
     messages = list(strategy.configure_train(number, arrays, config, grid))
     if teacher is not None:

@@ -33,7 +33,10 @@ def replies(reference: dict[str, np.ndarray]) -> list[Message]:
             for name, old in reference.items()
         }
         content = RecordDict(
-            {"arrays": flower.to_record(arrays), "metrics": MetricRecord({"num-examples": 10 + node, "loss": 1.0})}
+            {
+                "arrays": flower.to_record(arrays),
+                "metrics": MetricRecord({"num-examples": 10 + node, "loss": 0.1 + node}),
+            }
         )
         address = Address(message_id=str(node), node_id=node, group_id="1", message_type="train")
         messages.append(flower.reply(content, address))
@@ -52,6 +55,18 @@ def replies(reference: dict[str, np.ndarray]) -> list[Message]:
             flowers.MultiKrum(**EVERY_NODE, num_malicious_nodes=2, num_nodes_to_select=5),
             LAST_BIT,
         ),
+        (
+            "bulyan",
+            {"num_malicious_nodes": 1},
+            flowers.Bulyan(**EVERY_NODE, num_malicious_nodes=1),
+            LAST_BIT,
+        ),
+        (
+            "qfedavg",
+            {"q": 2.0, "client_learning_rate": 0.05},
+            flowers.QFedAvg(**EVERY_NODE, q=2.0, client_learning_rate=0.05, train_loss_key="loss"),
+            LAST_BIT,
+        ),
     ],
 )
 def test_rule_gives_what_flowers_gives(
@@ -62,7 +77,8 @@ def test_rule_gives_what_flowers_gives(
     ours = base.load(name, options).build()
     results = []
     for strategy in (ours, flowers_own):
-        strategy.reference = reference  # what configure_train keeps; Flower's does not look at it
+        # What configure_train keeps, in our own and in Flower's.
+        strategy.reference, strategy.current_arrays = reference, flower.to_record(dict(reference))
         arrays, metrics = strategy.aggregate_train(1, replies(reference))
         assert metrics is not None
         results.append(flower.arrays_of(arrays))

@@ -6,9 +6,13 @@ Needs 4 · ``num_malicious_nodes`` + 3 accepted updates.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from fogline_server.training.strategies.base import EVERY_NODE
+import numpy as np
+from numpy.typing import NDArray
+
+from fogline_server.training.gram import Matrix, nearest_to_their_neighbours
 from fogline_shared.checks import number
 
 if TYPE_CHECKING:
@@ -23,7 +27,24 @@ class Options:
         number("num_malicious_nodes", self.num_malicious_nodes, low=0, high=1000, code="invalid_option", whole=True)
 
 
-def build(options: Options) -> Strategy:
-    from flwr.serverapp.strategy import Bulyan
+def choose(options: Options, gram: Matrix) -> NDArray[np.intp]:
+    """The updates that are looked at: all but two for each liar. Raises ValueError for too few of them."""
+    liars, count = options.num_malicious_nodes, len(gram)
+    if count < 4 * liars + 3:
+        raise ValueError(f"it needs {4 * liars + 3} updates to stand {liars} liars")
+    return nearest_to_their_neighbours(gram, liars=liars, count=count - 2 * liars)
 
-    return Bulyan(**EVERY_NODE, num_malicious_nodes=options.num_malicious_nodes)
+
+def combine(options: Options, values: NDArray[Any]) -> NDArray[Any]:
+    """Of each column of (n, m) the mean of the n - 2 · liars values nearest to its median."""
+    keep = len(values) - 2 * options.num_malicious_nodes
+    apart = np.abs(values - np.median(values, axis=0))
+    nearest = np.argpartition(apart, keep - 1, axis=0)[:keep]
+    means: NDArray[Any] = np.take_along_axis(values, nearest, axis=0).mean(axis=0)
+    return means
+
+
+def build(options: Options) -> Strategy:
+    from fogline_server.training.coordinatewise import Coordinatewise
+
+    return Coordinatewise(partial(combine, options), choose=partial(choose, options))

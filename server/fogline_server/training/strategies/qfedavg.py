@@ -6,14 +6,20 @@ Lipschitz constant.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fogline_server.training.strategies.base import EVERY_NODE
+import numpy as np
+
+from fogline_server.training.gram import Vector
 from fogline_shared.checks import number
 
 if TYPE_CHECKING:
     from flwr.serverapp.strategy import Strategy
+
+# Added to every loss, as the paper's code does: a loss of 0 has no negative power.
+_SMALLEST_LOSS = 1e-10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +32,30 @@ class Options:
         number("client_learning_rate", self.client_learning_rate, low=1e-6, high=10, code="invalid_option")
 
 
-def build(options: Options) -> Strategy:
-    from flwr.serverapp.strategy import QFedAvg
+def weigh(options: Options, squares: Vector, losses: Vector) -> Vector:
+    """How much of each update counts, from the updates' squared lengths and the devices' losses."""
+    lipschitz = 1.0 / options.client_learning_rate
+    kept = losses + _SMALLEST_LOSS
+    bends = options.q * kept ** (options.q - 1) * lipschitz**2 * squares + lipschitz * kept**options.q
+    coefficients: Vector = lipschitz * kept**options.q / bends.sum()
+    return coefficients
 
-    return QFedAvg(**EVERY_NODE, q=options.q, client_learning_rate=options.client_learning_rate, train_loss_key="loss")
+
+def build(options: Options) -> Strategy:
+    from fogline_server.training.geometric import Updates
+    from fogline_server.training.own_strategy import OwnStrategy
+    from fogline_shared import flower
+
+    class QFedAvg(OwnStrategy):
+        def aggregate_train(self, server_round: int, replies: Iterable[Any]) -> tuple[Any, Any]:
+            del server_round
+            contents = self.contents(replies)
+            if not contents:
+                return None, None
+            updates = Updates(self.records(contents), self.reference, anchor=None)
+            losses = np.array([content.metric_records["metrics"]["loss"] for content in contents], np.float64)
+            coefficients = weigh(options, updates.squares(), losses)
+            new = {name: old + updates.combine(name, coefficients) for name, old in self.reference.items()}
+            return flower.to_record(new), self.metrics(contents)
+
+    return QFedAvg()
