@@ -95,7 +95,7 @@ def parse_header(prefix: bytes, total: int) -> list[TensorSpec]:
     try:
         header = json.loads(prefix[8 : 8 + length])
         specs = [_spec(name, entry, 8 + length) for name, entry in header.items() if name != "__metadata__"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Corrupt("bad_tensors", f"the header cannot be read: {error}") from error
     position = 8 + length
     for spec in specs:
@@ -109,9 +109,10 @@ def parse_header(prefix: bytes, total: int) -> list[TensorSpec]:
 
 def _spec(name: str, entry: Mapping[str, Any], base: int) -> TensorSpec:
     shape = tuple(entry["shape"])
-    if not all(isinstance(n, int) and n >= 0 for n in shape):
-        raise ValueError(f"array {name!r} has shape {shape}")
     start, end = entry["data_offsets"]
+    # Not isinstance: true is an int to Python, and 24.0 equals 24; as sizes both fail where the array is read.
+    if not all(type(n) is int and n >= 0 for n in (*shape, start, end)):
+        raise ValueError(f"array {name!r} has shape {shape} at {start} to {end}")
     spec = TensorSpec(name=name, dtype=DTYPES[entry["dtype"]], shape=shape, offset=base + start)
     if end - start != spec.nbytes:
         raise ValueError(f"array {name!r} of {spec.nbytes} bytes claims {end - start}")

@@ -124,3 +124,26 @@ def test_reason_of_an_error_keeps_its_name() -> None:
         "device_failed",
         "Traceback (most recent: x",
     )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("shape", [True, 3]), ("shape", [1.0, 3]), ("data_offsets", [0.0, 12.0]), ("data_offsets", [False, 12])],
+)
+def test_sizes_that_only_python_takes_for_whole_numbers_are_corrupt(field: str, value: list[object]) -> None:
+    header = {"w": {"dtype": "F32", "shape": [1, 3], "data_offsets": [0, 12]}}
+    assert tensors.decode(blob_with(header, bytes(12)))["w"].shape == (1, 3)
+    header["w"][field] = value
+    with pytest.raises(Corrupt, match="bad_tensors"):
+        tensors.decode(blob_with(header, bytes(12)))
+
+
+def test_header_nested_beyond_pythons_depth_is_corrupt() -> None:
+    text = b"[" * 100_000
+    with pytest.raises(Corrupt, match="bad_tensors"):
+        tensors.decode(len(text).to_bytes(8, "little") + text)
+
+
+def blob_with(header: dict[str, object], data: bytes) -> bytes:
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
