@@ -51,6 +51,33 @@ class Teacher:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Order:
+    """What the devices of one group are to train, and how their replies are judged and added up; see :func:`train`."""
+
+    strategy: Strategy
+    arrays: ArrayRecord
+    number: int
+    size: str
+    plan: TrainPlan
+    statistics: Statistics
+    max_norm_ratio: float
+    teacher: Teacher | None
+    running: Collection[str]
+    adaptive: bool
+    codec: Codec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admitted:
+    """The replies to an order. ``accepted``: as strategies get them; the rest as in :class:`Trained`."""
+
+    accepted: Sequence[Message]
+    judgements: Sequence[Judgement]
+    bytes_sent: int
+    bytes_plain: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trained:
     """``loss``: the accepted devices' mean, weighted by examples.
 
@@ -80,7 +107,7 @@ def gather_statistics(grid: Grid, recipe: Recipe, *, needed: int = 1) -> tuple[S
         flower.instruction(content, Address(message_id="", node_id=node, group_id="0", message_type="query"))
         for node in grid.get_node_ids()
     ]
-    replies = _in_order(grid, messages)
+    replies = in_order(grid, messages)
     return gather([_candidate(reply) for reply in replies], channels=recipe.input_shape[0], needed=needed)
 
 
@@ -107,32 +134,67 @@ def train(
     optimiser would step BatchNorm's variances below zero.
     ``codec``: how devices are asked to encode their replies; None: plain.
     """
-    codec = codec or codecs.load(codecs.NONE, {})
-    config = _config(size, statistics, plan=plan, teacher=teacher)
-    if codec.name != codecs.NONE:
-        options = json.dumps(codec.options_json())
-        config.update({"codec": codec.name, "codec_options": options, "round": number})
-    if isinstance(strategy, OwnStrategy):
-        strategy.running = running
-    messages = list(strategy.configure_train(number, arrays, config, grid))
-    if teacher is not None:
+    order = Order(
+        strategy=strategy,
+        arrays=arrays,
+        number=number,
+        size=size,
+        plan=plan,
+        statistics=statistics,
+        max_norm_ratio=max_norm_ratio,
+        teacher=teacher,
+        running=running,
+        adaptive=adaptive,
+        codec=codec or codecs.load(codecs.NONE, {}),
+    )
+    admitted = admit(order, in_order(grid, ask(order, grid)))
+    if len(admitted.accepted) < needed:
+        raise too_few_accepted(number, admitted.judgements, needed)
+    return aggregate(order, admitted)
+
+
+def ask(order: Order, grid: Grid) -> list[Message]:
+    """What the strategy sends to the grid's nodes."""
+    config = _config(order.size, order.statistics, plan=order.plan, teacher=order.teacher)
+    if order.codec.name != codecs.NONE:
+        options = json.dumps(order.codec.options_json())
+        config.update({"codec": order.codec.name, "codec_options": options, "round": order.number})
+    if isinstance(order.strategy, OwnStrategy):
+        order.strategy.running = order.running
+    messages = list(order.strategy.configure_train(order.number, order.arrays, config, grid))
+    if order.teacher is not None:
         for message in messages:
-            message.content[TEACHER] = teacher.arrays
-    replies = _in_order(grid, messages)
-    reference = flower.arrays_of(arrays)
+            message.content[TEACHER] = order.teacher.arrays
+    return messages
+
+
+def admit(order: Order, replies: Sequence[Message]) -> Admitted:
+    """Judge the replies to an order, which are in an order of their own already."""
+    reference = flower.arrays_of(order.arrays)
     bytes_sent, bytes_plain = sizes(replies, reference, arrays=ARRAYS)
-    replies = [unpack(reply, codec, reference, arrays=ARRAYS, running=running) for reply in replies]
-    limits = Limits(enrolled=statistics.samples, max_norm_ratio=max_norm_ratio)
-    judgements = judge_updates([_candidate(reply) for reply in replies], reference, limits, running=running)
-    accepted = _admitted(replies, judgements, list(reference))
-    if len(accepted) < needed:
-        raise too_few_accepted(number, judgements, needed)
-    loss = _mean(judgements, [judgement.loss for judgement in judgements])
-    new = _aggregate(strategy, number, accepted, list(reference))
-    for name in running if adaptive else ():
-        new[name] = _mean_array(accepted, name)
+    replies = [unpack(reply, order.codec, reference, arrays=ARRAYS, running=order.running) for reply in replies]
+    limits = Limits(enrolled=order.statistics.samples, max_norm_ratio=order.max_norm_ratio)
+    judgements = judge_updates([_candidate(reply) for reply in replies], reference, limits, running=order.running)
+    further = order.strategy.further_metrics if isinstance(order.strategy, OwnStrategy) else ()
+    accepted = _admitted(replies, judgements, list(reference), further)
+    return Admitted(accepted=accepted, judgements=judgements, bytes_sent=bytes_sent, bytes_plain=bytes_plain)
+
+
+def aggregate(order: Order, admitted: Admitted) -> Trained:
+    """The new parameters; there is at least one accepted reply. Raises Conflict ``aggregation_failed``."""
+    judgements, reference = admitted.judgements, flower.arrays_of(order.arrays)
+    loss = mean(judgements, [judgement.loss for judgement in judgements])
+    new = _aggregate(order.strategy, order.number, admitted.accepted, list(reference))
+    for name in order.running if order.adaptive else ():
+        new[name] = _mean_array(admitted.accepted, name)
     arrays = flower.to_record({name: new[name].astype(old.dtype, copy=False) for name, old in reference.items()})
-    return Trained(arrays=arrays, loss=loss, judgements=judgements, bytes_sent=bytes_sent, bytes_plain=bytes_plain)
+    return Trained(
+        arrays=arrays,
+        loss=loss,
+        judgements=judgements,
+        bytes_sent=admitted.bytes_sent,
+        bytes_plain=admitted.bytes_plain,
+    )
 
 
 def evaluate(
@@ -140,7 +202,7 @@ def evaluate(
 ) -> Evaluated:
     """Have the devices evaluate on their own data."""
     messages = strategy.configure_evaluate(number, arrays, _config(size, statistics), grid)
-    replies = _in_order(grid, messages)
+    replies = in_order(grid, messages)
     limits = Limits(enrolled=statistics.samples, max_norm_ratio=1.0)
     candidates = [_candidate(reply) for reply in replies]
     judgements = judge_metrics(candidates, limits, required=(ACCURACY, LOSS))
@@ -148,13 +210,13 @@ def evaluate(
         return Evaluated(accuracy=None, loss=None, judgements=judgements)
     accuracies = [float((candidate.metrics or {}).get(ACCURACY, 0.0)) for candidate in candidates]
     return Evaluated(
-        accuracy=_mean(judgements, accuracies),
-        loss=_mean(judgements, [judgement.loss for judgement in judgements]),
+        accuracy=mean(judgements, accuracies),
+        loss=mean(judgements, [judgement.loss for judgement in judgements]),
         judgements=judgements,
     )
 
 
-def _mean(judgements: Sequence[Judgement], values: Sequence[float]) -> float:
+def mean(judgements: Sequence[Judgement], values: Sequence[float]) -> float:
     """Mean over the accepted replies, weighted by examples."""
     accepted = [(j.samples, v) for j, v in zip(judgements, values, strict=True) if j.verdict == UpdateVerdict.ACCEPTED]
     return sum(n * v for n, v in accepted) / sum(n for n, _ in accepted)
@@ -179,7 +241,7 @@ def _config(
     return ConfigRecord(values)
 
 
-def _in_order(grid: Grid, messages: Iterable[Message]) -> list[Message]:
+def in_order(grid: Grid, messages: Iterable[Message]) -> list[Message]:
     """The replies by what they say, then by their nodes' place in the grid.
 
     Sums depend on the order of their terms, and node ids are drawn anew for each fleet.
@@ -207,18 +269,21 @@ def _candidate(reply: Message) -> Candidate:
     )
 
 
-def _admitted(replies: Sequence[Message], judgements: Sequence[Judgement], order: Sequence[str]) -> list[Message]:
-    """The accepted replies as the strategy gets them: arrays in the model's order, the two metrics that count."""
+def _admitted(
+    replies: Sequence[Message], judgements: Sequence[Judgement], order: Sequence[str], further: Sequence[str]
+) -> list[Message]:
+    """The accepted replies as the strategy gets them: arrays in the model's order, the two metrics that count, ``further`` ones."""
     admitted = []
     for reply, judgement in zip(replies, judgements, strict=True):
         if judgement.verdict != UpdateVerdict.ACCEPTED:
             continue
-        arrays = reply.content.array_records[ARRAYS]
+        arrays, told = reply.content.array_records[ARRAYS], reply.content.metric_records[METRICS]
+        metrics: dict[str, Any] = {SAMPLES: judgement.samples, LOSS: judgement.loss}
+        for name in further:
+            value = told.get(name)
+            metrics[name] = value if isinstance(value, int) else 0
         reply.content = RecordDict(
-            {
-                ARRAYS: flower.assemble({name: arrays[name] for name in order}),
-                METRICS: MetricRecord({SAMPLES: judgement.samples, LOSS: judgement.loss}),
-            }
+            {ARRAYS: flower.assemble({name: arrays[name] for name in order}), METRICS: MetricRecord(metrics)}
         )
         admitted.append(reply)
     return admitted
