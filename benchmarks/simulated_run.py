@@ -28,7 +28,7 @@ def train(recipe: Any, people: Sequence[int], *, known: Any = None, **fields: ob
 
     spec = RunSpec(**{"recipe": recipe.name, "min_devices": 1, **fields}).resolved(recipe)
     grid = InProcessGrid({node: (build_app(recipe), {"person": str(node)}) for node in people})
-    strategy = spec.rule().build()
+    strategy = spec.rule().build(recipe)
     model = recipe.model(spec.size, seed=spec.seed)
     arrays = flower.to_record(parameters.read(model))
     statistics = known or rounds.gather_statistics(grid, recipe)[0]

@@ -23,6 +23,7 @@ from fogline_shared.recipe import (
     TrainPlan,
     check_data,
     check_examples,
+    root_data,
 )
 
 
@@ -52,19 +53,24 @@ class Checked:
 
 
 def check(recipe: Recipe, options: Options) -> Checked:
-    """Raises InvalidInput: what ``device_data`` raises, ``empty_dataset``, ``invalid_dataset`` or ``broken_recipe``."""
+    """Try all that a recipe declares.
+
+    Raises InvalidInput: what ``device_data`` raises, ``empty_dataset``, ``invalid_dataset``, ``root_overlaps`` or
+    ``broken_recipe``.
+    """
     device = check_data(recipe, recipe.device_data(options), what="the device's data")
     holdout, unseen, transfer = recipe.holdout(), recipe.unseen(), recipe.transfer()
     for what, part in (("the holdout", holdout), ("the unseen data", unseen)):
         if part is not None:
             check_data(recipe, part, what=what)
+    root = None if recipe.root() is None else root_data(recipe)
     if transfer is not None:
         check_examples(recipe, transfer, what="the transfer set")
     sums = recipe.channel_sums(device)
     channels = recipe.input_shape[0]
     if len(sums.total) != channels or len(sums.squares) != channels or not sums.count > 0:
         raise _broken(f"channel_sums gives {len(sums.total)} sums of {sums.count:g} values for {channels} channels")
-    parts = {"device": device, "holdout": holdout, "unseen": unseen, "transfer": transfer}
+    parts = {"device": device, "holdout": holdout, "unseen": unseen, "root": root, "transfer": transfer}
     standardisation = sums.standardisation()
     return Checked(
         examples={name: None if part is None else len(part) for name, part in parts.items()},

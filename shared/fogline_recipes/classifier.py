@@ -1,8 +1,9 @@
-"""Base of recipes that classify: training with AdamW, soft labels and a proximal term; evaluation; channel sums.
+"""Base of recipes that classify: training with AdamW or SGD, soft labels and a proximal term; evaluation; channel sums.
 
 A recipe derived from it supplies :meth:`Classifier.build` and ``device_data``; it may override :meth:`Classifier.sample`
 to augment.
-Everything random comes from ``TrainPlan.seed``: the same call on the same machine gives the same weights.
+Everything random comes from ``TrainPlan.seed``: the same call on the same machine gives the same weights. Only the CPU's
+generator is seeded: ``torch.manual_seed`` keeps a traceback for each absent accelerator, for ever, every time.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Classifier(Recipe):
         import torch
 
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             return self.build(size)
 
     def sample(self, data: Dataset, indices: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -62,11 +63,11 @@ class Classifier(Recipe):
         *,
         teacher: Module | None = None,
     ) -> TrainResult:
-        """Local epochs of AdamW. A last batch of fewer than half the batch size is dropped (BatchNorm)."""
+        """Local epochs of AdamW, or of the plan's SGD. A last batch of fewer than half the batch size is dropped (BatchNorm)."""
         import torch
 
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(plan.seed)  # dropout
+            torch.default_generator.manual_seed(plan.seed)  # dropout
             return self._train(model, data, standardisation, plan, teacher)
 
     def _train(
@@ -75,7 +76,8 @@ class Classifier(Recipe):
         import torch
 
         generator = torch.Generator().manual_seed(plan.seed)
-        optimiser = torch.optim.AdamW(model.parameters(), plan.learning_rate, weight_decay=self.weight_decay)
+        kind = torch.optim.SGD if plan.optimiser == "sgd" else torch.optim.AdamW
+        optimiser = kind(model.parameters(), plan.learning_rate, weight_decay=self.weight_decay)
         anchor = [p.detach().clone() for p in model.parameters()] if plan.proximal_mu > 0 else []
         mean, scale = _per_channel(standardisation, len(self.input_shape))
         model.train()

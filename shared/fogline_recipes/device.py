@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fogline_recipes import parameters
 from fogline_shared import flower
@@ -19,6 +21,7 @@ from fogline_shared.flower import ConfigRecord, MetricRecord, RecordDict
 from fogline_shared.recipe import Dataset, Recipe, Standardisation, TrainPlan
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.nn import Module
 
 # As MetricRecord declares it.
@@ -59,16 +62,48 @@ class Trained:
 
 
 def train(recipe: Recipe, held: Held, content: RecordDict) -> Trained:
-    """Local epochs from the parameters that came; with a teacher's parameters, towards its soft labels too."""
+    """Local epochs from the parameters that came; with a teacher's parameters, towards its soft labels too.
+
+    With a record ``correction`` its arrays are added to the gradients of the parameters of those names, in every step, and the
+    answer tells the number of ``steps``. Raises Corrupt ``params_mismatch`` for names or shapes that are not the model's.
+    """
     config = config_of(content)
     model = _model(recipe, content, "arrays", str(config["size"]))
     teacher = None
     if "teacher" in content:
         teacher = _model(recipe, content, "teacher", str(config["teacher_size"]))
     plan = _plan(config, held.fingerprint)
+    corrected = (
+        Corrected(model, flower.arrays_of(content.array_records["correction"])) if "correction" in content else None
+    )
     result = recipe.train(model, held.data, _standardisation(config), plan, teacher=teacher)
-    metrics = MetricRecord({"num-examples": result.examples, "loss": float(result.loss)})
-    return Trained(model=model, metrics=metrics, seed=plan.seed)
+    metrics: Metrics = {"num-examples": result.examples, "loss": float(result.loss)}
+    if corrected is not None:
+        metrics["steps"] = corrected.steps
+    return Trained(model=model, metrics=MetricRecord(metrics), seed=plan.seed)
+
+
+class Corrected:
+    """Adds ``correction`` to every gradient of a model, whoever trains it, and counts the steps."""
+
+    def __init__(self, model: Module, correction: Mapping[str, NDArray[Any]]) -> None:
+        self.steps = 0
+        learned = dict(model.named_parameters())
+        if set(learned) != set(correction):
+            odd = min(set(learned) ^ set(correction))
+            raise Corrupt("params_mismatch", f"the correction does not fit the model: {odd!r} is missing or foreign")
+        for i, (name, parameter) in enumerate(learned.items()):
+            if tuple(parameter.shape) != correction[name].shape:
+                expected = tuple(parameter.shape)
+                raise Corrupt(
+                    "params_mismatch", f"{name!r} has shape {correction[name].shape}, the model's is {expected}"
+                )
+            add = partial(self._add, parameter.new_tensor(correction[name]), int(i == 0))
+            parameter.register_hook(add)  # type: ignore[no-untyped-call]
+
+    def _add(self, correction: Tensor, step: int, gradient: Tensor) -> Tensor:
+        self.steps += step
+        return gradient + correction
 
 
 def evaluate(recipe: Recipe, held: Held, content: RecordDict) -> RecordDict:

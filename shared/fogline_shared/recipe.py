@@ -97,7 +97,10 @@ class Standardisation:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainPlan:
-    """One device's share of one round. ``seed`` makes the round reproducible; ``distil_*`` need a teacher."""
+    """One device's share of one round. ``seed`` makes the round reproducible; ``distil_*`` need a teacher.
+
+    ``optimiser``: ``adamw``, or ``sgd`` without momentum, which some strategies need: they read gradients out of an update.
+    """
 
     epochs: int = 2
     batch_size: int = 32
@@ -106,6 +109,7 @@ class TrainPlan:
     proximal_mu: float = 0.0
     distil_temperature: float = 2.0
     distil_weight: float = 0.5
+    optimiser: str = "adamw"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +196,13 @@ class Recipe(ABC):
         """Unlabelled data at the cloud, (n, *input_shape) raw units, for distillation there; None: there is none."""
         return None
 
+    def root(self) -> Dataset | None:
+        """Labelled data at the cloud that a server may train on itself, to tell good updates from bad; None: there is none.
+
+        A hundred examples will do. None of them is in the holdout or in ``unseen``.
+        """
+        return None
+
     def unseen(self) -> Dataset | None:
         """Labelled data of people or places that no device trains on and nothing is chosen by: the final report."""
         return None
@@ -242,6 +253,20 @@ def check_data(recipe: Recipe, data: Dataset, *, what: str) -> Dataset:
         labels = f"from {data.y.min()} to {data.y.max()}"
         raise InvalidInput("invalid_dataset", f"labels of {what} go {labels}; there are {len(recipe.classes)} classes")
     return data
+
+
+def root_data(recipe: Recipe) -> Dataset:
+    """The recipe's root data; raises InvalidInput ``no_root_data``, ``root_overlaps`` and what :func:`check_data` raises."""
+    root = recipe.root()
+    if root is None:
+        raise InvalidInput("no_root_data", f"recipe {recipe.name} has no root(): no data that the server may train on")
+    check_data(recipe, root, what="the root data")
+    own = {example.tobytes() for example in root.x}
+    for what, part in (("holdout", recipe.holdout()), ("unseen", recipe.unseen())):
+        if part is not None and (shared := sum(example.tobytes() in own for example in part.x)):
+            message = f"{shared} examples of {what} are in the root data too: what is trained on judges nothing"
+            raise InvalidInput("root_overlaps", message)
+    return root
 
 
 def check_examples(recipe: Recipe, x: FloatArray, *, what: str) -> None:

@@ -18,7 +18,7 @@ def simulate(devices: int, **fields: object) -> str:
     spec = RunSpec(**{"recipe": recipe.name, **fields}).resolved(recipe)
     grid = InProcessGrid({node: (build_app(recipe), {"seed": str(node)}) for node in range(devices)})
     rule = spec.rule()
-    strategy, model = rule.build(), recipe.model(spec.size, seed=spec.seed)
+    strategy, model = rule.build(recipe), recipe.model(spec.size, seed=spec.seed)
     arrays = flower.to_record(parameters.read(model))
     statistics, _ = rounds.gather_statistics(grid, recipe)
     for number in range(1, spec.total_rounds + 1):

@@ -99,7 +99,8 @@ class Tiny(Recipe):
         torch.set_num_threads(1)
         x, y = _standardised(data.x, standardisation), torch.from_numpy(data.y)
         generator = torch.Generator().manual_seed(plan.seed)
-        optimiser = torch.optim.AdamW(model.parameters(), plan.learning_rate)
+        kind = torch.optim.SGD if plan.optimiser == "sgd" else torch.optim.AdamW
+        optimiser = kind(model.parameters(), plan.learning_rate)
         model.train()
         losses: list[float] = []
         for _ in range(plan.epochs):
@@ -141,6 +142,9 @@ class Tiny(Recipe):
 
     def transfer(self) -> FloatArray:
         return signals(10_002, 100).x
+
+    def root(self) -> Dataset:
+        return signals(10_004, 64)
 
     def unseen(self) -> Dataset:
         return signals(10_003, 200)

@@ -13,18 +13,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fogline_recipes import parameters
+from fogline_server.simulation import attacks
 from fogline_server.simulation.grid import Site, VirtualGrid
 from fogline_server.simulation.population import Population
 from fogline_server.simulation.spec import SimulationSpec
 from fogline_server.simulation.workers import Workers
 from fogline_server.training import rounds
 from fogline_server.training.admission import Judgement
+from fogline_server.training.ensemble.report import comparison
+from fogline_server.training.ensemble.rounds import Sizes
 from fogline_server.training.statistics import Statistics
 from fogline_shared import __version__, flower, tensors
 from fogline_shared.errors import Conflict
 from fogline_shared.flower import ArrayRecord
-from fogline_shared.recipe import Evaluation, Recipe
+from fogline_shared.recipe import Dataset, Evaluation, Recipe
 from fogline_shared.states import RoundState, UpdateVerdict
 
 # A round's facts, as they go into the report.
@@ -61,8 +66,9 @@ class _Simulation:
             on_answer=lambda: on_progress(self._round, None),
         )
         self._rule = spec.run.rule()
-        self._strategy = self._rule.build()
+        self._strategy = self._rule.build(recipe)
         self._model = recipe.model(spec.run.size, seed=spec.run.seed)
+        self._sizes = Sizes(recipe, spec.run) if spec.run.ensemble else None
         self._holdout, self._unseen = recipe.holdout(), recipe.unseen()
 
     def run(self) -> Facts:
@@ -91,19 +97,26 @@ class _Simulation:
         grid, facts = self._open(number, "train")
         facts["learning_rate"] = plan.learning_rate
         try:
-            trained = rounds.train(
-                grid,
-                self._strategy,
-                arrays,
-                number,
-                size=run.size,
-                plan=plan,
-                statistics=statistics,
-                max_norm_ratio=run.max_norm_ratio,
-                needed=run.fewest_updates,
-                running=[name for name, _ in self._model.named_buffers() if name in arrays],
-                adaptive=self._rule.adaptive,
-            )
+            if self._sizes is not None:
+                classes = {node: self._population.device_class(node) for node in grid.get_node_ids()}
+                outcome = self._sizes.train(
+                    grid, self._strategy, arrays, number, statistics=statistics, classes=classes
+                )
+                trained, facts["ensemble"] = outcome.trained, outcome.facts()
+            else:
+                trained = rounds.train(
+                    grid,
+                    self._strategy,
+                    arrays,
+                    number,
+                    size=run.size,
+                    plan=plan,
+                    statistics=statistics,
+                    max_norm_ratio=run.max_norm_ratio,
+                    needed=run.fewest_updates,
+                    running=[name for name, _ in self._model.named_buffers() if name in arrays],
+                    adaptive=self._rule.adaptive,
+                )
         except Conflict as error:
             closed = _closed(grid)
             why = {"code": error.code, "reason": error.message, "wasted_s": closed["device_s"]}
@@ -152,6 +165,25 @@ class _Simulation:
         parameters.write(self._model, flower.arrays_of(arrays))
         return _scored(self._recipe.evaluate(self._model, data, statistics.standardisation))
 
+    def _backdoor_success(self, arrays: ArrayRecord, statistics: Statistics) -> float | None:
+        """Share of the labelled examples of other classes that the trigger turns into the attack's; None without such an attack."""
+        data = self._holdout if self._unseen is None else self._unseen
+        if data is None or self._spec.attack_by is None or not self._spec.attack_by.has_trigger:
+            return None
+        parameters.write(self._model, flower.arrays_of(arrays))
+        others = data.y != attacks.TARGET
+        marked = Dataset(x=attacks.stamp(data.x[others]), y=data.y[others])
+        called = np.asarray(self._recipe.evaluate(self._model, marked, statistics.standardisation).confusion)
+        return float(called[:, attacks.TARGET].sum() / max(1, len(marked)))
+
+    def _compared(self, told: Sequence[Facts]) -> Facts | None:
+        """The last committed round's student against its control; None without an ensemble."""
+        last: Facts = next((facts for facts in reversed(told) if "ensemble" in facts), {})
+        if self._sizes is None:
+            return None
+        after = {"holdout_accuracy": last["holdout"]["accuracy"]} if "holdout" in last else {}
+        return comparison(last.get("ensemble", {}) | after)
+
     def _report(self, arrays: ArrayRecord, statistics: Statistics, told: Sequence[Facts]) -> Facts:
         trained = told[1:]
         committed = sum(facts["state"] == RoundState.COMMITTED for facts in trained)
@@ -168,6 +200,8 @@ class _Simulation:
             "wasted_share": sum(facts["wasted_s"] for facts in trained) / spent if spent else 0.0,
             "holdout": None if self._holdout is None else self._score(arrays, statistics, self._holdout),
             "unseen": None if self._unseen is None else self._score(arrays, statistics, self._unseen),
+            "backdoor_success": self._backdoor_success(arrays, statistics),
+            "distillation": self._compared(trained),
             "params_digest": tensors.digest(tensors.encode(flower.arrays_of(arrays))),
         }
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+from fogline_server.simulation.attacks import Sent
 from fogline_server.simulation.clock import Closing, close
 from fogline_server.simulation.population import Population
 from fogline_server.simulation.spec import SimulationSpec
 from fogline_server.simulation.workers import Answer, Task, Workers, epochs_of, write
 from fogline_server.training.cohort_grid import CohortGrid
+from fogline_server.training.rounds import ARRAYS
 from fogline_shared import flower, tensors
 from fogline_shared.errors import Conflict
 from fogline_shared.flower import Address, ArrayRecord, Message
@@ -72,12 +74,28 @@ class VirtualGrid(CohortGrid):
         for answer in site.workers.answer(tasks):
             replies.append(self._reply(answer, sent[answer.device]))
             site.on_answer()
+        self._collude(replies, sent)
         return replies
 
     def release(self) -> None:
         """Nothing of this exchange will be read again."""
         for path in self._blobs:
             path.unlink(missing_ok=True)
+
+    def _collude(self, replies: list[Message], sent: Mapping[int, Message]) -> None:
+        """Attackers that answer together change their replies once they know the honest ones."""
+        site, attack = self._site, self._site.spec.attack_by
+        if attack is None or not attack.colludes or self._kind != "train":
+            return
+        usable = [reply for reply in replies if not reply.has_error()]
+        bad = [reply for reply in usable if site.population.attack(reply.metadata.src_node_id) is not None]
+        if not bad:
+            return
+        honest = (flower.arrays_of(reply.content.array_records[ARRAYS]) for reply in usable if reply not in bad)
+        reference = flower.arrays_of(sent[bad[0].metadata.src_node_id].content.array_records[ARRAYS])
+        agreed = flower.to_record(attack.agreed(Sent.of(reference, honest, len(bad))))
+        for reply in bad:
+            reply.content[ARRAYS] = agreed
 
     def _answers_after(self, message: Message) -> float | None:
         epochs = epochs_of(message.content.get("config"))

@@ -105,10 +105,15 @@ class RunSpec:
         return codecs.load(self.codec, self.codec_options)
 
     def resolved(self, recipe: Recipe) -> RunSpec:
-        """With the recipe's defaults filled in; raises InvalidInput ``unknown_size`` or ``invalid_run``."""
+        """With the recipe's defaults filled in.
+
+        Raises InvalidInput ``unknown_size``, ``invalid_run`` and, when the recipe lacks what the strategy needs,
+        ``no_root_data`` or ``root_overlaps``.
+        """
         if self.size not in recipe.sizes:
             known = ", ".join(recipe.sizes)
             raise InvalidInput("unknown_size", f"recipe {recipe.name} has no size {self.size!r}; sizes: {known}")
+        self.rule().check(recipe)
         rounds = self.rounds if self.rounds is not None else recipe.rounds.get(self.size, 10)
         return replace(
             self,

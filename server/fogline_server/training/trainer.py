@@ -50,7 +50,7 @@ class Trainer:
         self._spec = RunSpec.from_json(self._run.spec)
         self._recipe = load_recipe(self._run.recipe)
         self._rule = self._spec.rule()
-        self._strategy = self._rule.build()
+        self._strategy = self._rule.build(self._recipe)
         # Evaluates on the holdout and tells which arrays are running statistics; its weights come from `_arrays`.
         self._model = self._recipe.model(self._run.size, seed=self._spec.seed)
         self._holdout = self._recipe.holdout()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flwr.app import Message, MetricRecord, RecordDict
 from flwr.serverapp import strategy as flowers
+from tiny_recipe import Tiny
 
 from fogline_server.training.blocks import BLOCK
 from fogline_server.training.strategies import base
@@ -74,7 +75,7 @@ def test_rule_gives_what_flowers_gives(
 ) -> None:
     rng = np.random.default_rng(2)
     reference = {key: np.asarray(rng.normal(size=shape), np.float32) for key, shape in SHAPES.items()}
-    ours = base.load(name, options).build()
+    ours = base.load(name, options).build(Tiny())
     results = []
     for strategy in (ours, flowers_own):
         # What configure_train keeps, in our own and in Flower's.

@@ -48,7 +48,7 @@ class Bench:
         spec = RunSpec(recipe="tiny", rounds=8, strategy=strategy, strategy_options=options, seed=seed)
         self.spec = spec.resolved(self.recipe)
         self.rule = self.spec.rule()
-        self.strategy = self.rule.build()
+        self.strategy = self.rule.build(self.recipe)
         self.grid = grid_of(poison=poison)
         self.model = self.recipe.model("student", seed=0)
         self.arrays = flower.to_record(parameters.read(self.model))

@@ -41,7 +41,7 @@ class Bench:
         self.recipe = Tiny()
         spec = RunSpec(recipe="tiny", rounds=12, codec=codec, codec_options=options, strategy=strategy)
         self.spec = spec.resolved(self.recipe)
-        self.strategy = self.spec.rule().build()
+        self.strategy = self.spec.rule().build(self.recipe)
         apps = {node: build_app(self.recipe) for node in NODES}
         nodes = {node: (apps[node], {"seed": str(node)}) for node in NODES}
         if spoil is not None:

@@ -34,7 +34,7 @@ def x(**changed: object) -> Dataset:
 
 def test_a_good_recipe_is_tried_whole() -> None:
     found = check(Tiny(), OPTIONS)
-    assert found.examples == {"device": 64, "holdout": 200, "unseen": 200, "transfer": 100}
+    assert found.examples == {"device": 64, "holdout": 200, "unseen": 200, "root": 64, "transfer": 100}
     assert set(found.sizes) == {"teacher", "student"}
     for tried in found.sizes.values():
         assert tried.examples == 64

@@ -7,6 +7,7 @@ To add one, add a module here whose name is the strategy's. It has
   :data:`EVERY_NODE`, because who takes part is decided by eligibility, not by the strategy;
 - optionally ``STATE``: names of the strategy's attributes, each ``dict[str, ndarray] | None``, that a checkpoint keeps;
 - optionally ``ADAPTIVE = True``: a server-side optimiser, from which running statistics (BatchNorm's) are kept away;
+- optionally ``ROOT = True``: it trains at the server, on the recipe's root data; ``build`` then takes the recipe too;
 - optionally ``plan``: a function from the options to :class:`~fogline_shared.recipe.TrainPlan` fields they decide.
 
 The contract test runs over every module here.
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from fogline_shared.errors import InvalidInput
 from fogline_shared.plugins import load_module, module_names
+from fogline_shared.recipe import Recipe, root_data
 
 if TYPE_CHECKING:
     from flwr.serverapp.strategy import Strategy
@@ -39,7 +41,7 @@ EVERY_NODE: Mapping[str, Any] = {
 }
 
 
-def no_plan(_options: Any) -> Mapping[str, float]:
+def no_plan(_options: Any) -> Mapping[str, float | str]:
     """The plan fields that most strategies decide: none."""
     return {}
 
@@ -52,12 +54,18 @@ class Rule:
     options: Any
     state: tuple[str, ...]
     adaptive: bool
-    plan: Mapping[str, float]
-    _build: Callable[[Any], Strategy]
+    plan: Mapping[str, float | str]
+    needs_root: bool
+    _build: Callable[..., Strategy]
 
-    def build(self) -> Strategy:
-        """A fresh Flower strategy."""
-        return self._build(self.options)
+    def build(self, recipe: Recipe) -> Strategy:
+        """A fresh Flower strategy for a run of that recipe."""
+        return self._build(self.options, recipe) if self.needs_root else self._build(self.options)
+
+    def check(self, recipe: Recipe) -> None:
+        """Raises InvalidInput, as :func:`~fogline_shared.recipe.root_data` does, when the recipe lacks what the rule needs."""
+        if self.needs_root:
+            root_data(recipe)
 
     def options_json(self) -> dict[str, Any]:
         """Every option with its value, defaults included."""
@@ -83,6 +91,7 @@ def load(name: str, options: Mapping[str, Any]) -> Rule:
         state=getattr(module, "STATE", ()),
         adaptive=getattr(module, "ADAPTIVE", False),
         plan=getattr(module, "plan", no_plan)(chosen),
+        needs_root=getattr(module, "ROOT", False),
         _build=module.build,
     )
 
