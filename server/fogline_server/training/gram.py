@@ -35,3 +35,14 @@ def nearest_to_their_neighbours(gram: Matrix, *, liars: int, count: int) -> NDAr
     neighbours = max(1, len(gram) - liars - 2)
     scores = np.sort(apart, axis=1)[:, :neighbours].sum(axis=1)
     return np.argsort(scores, kind="stable")[:count]
+
+
+def mix_with_neighbours(gram: Matrix, *, liars: int) -> Matrix:
+    """What makes of each row the mean of the n - ``liars`` rows nearest to it, itself among them: (n, n), rows sum to 1."""
+    squares = np.diag(gram)
+    apart = squares[:, None] + squares - 2.0 * gram
+    np.fill_diagonal(apart, -np.inf)
+    kept = max(1, len(gram) - liars)
+    mixing = np.zeros_like(gram)
+    np.put_along_axis(mixing, np.argsort(apart, axis=1, kind="stable")[:, :kept], 1.0 / kept, axis=1)
+    return mixing

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_recipe import signals
 
-from fogline_server.simulation.attacks import Attack, is_attacker
+from fogline_server.simulation.attacks import ATTACKS, TARGET, Attack, Sent, is_attacker, stamp
 from fogline_server.simulation.choices import chance
 
 RNG = np.random.default_rng(0)
@@ -36,8 +36,59 @@ def test_gaussian_noise_is_as_long_as_was_asked_for_and_repeats() -> None:
     assert (noise == moved(attacked("gaussian:3"))).all()
 
 
-def test_nan_is_nan_everywhere() -> None:
-    assert np.isnan(moved(attacked("nan"))).all()
+@pytest.mark.parametrize(("name", "test"), [("nan", np.isnan), ("inf", np.isposinf)])
+def test_values_that_are_no_numbers_are_everywhere(name: str, test) -> None:
+    assert all(test(array).all() for array in attacked(name).values())
+
+
+def honest(count: int) -> np.ndarray:
+    return np.random.default_rng(4).normal(size=(count, 23)) + 2.0
+
+
+def agreed(text: str, updates: np.ndarray, attackers: int) -> np.ndarray:
+    arrays = [{"a": SENT["a"] + u[:20].reshape(4, 5), "b": SENT["b"] + u[20:]} for u in updates]
+    attack = Attack.parse(text)
+    assert attack.colludes
+    return moved(attack.agreed(Sent.of(SENT, iter(arrays), attackers)))
+
+
+def test_alie_hides_in_the_spread_of_the_honest() -> None:
+    updates = honest(12)
+    expected = updates.mean(axis=0) - 1.5 * updates.std(axis=0)
+    assert agreed("alie:1.5", updates, 8) == pytest.approx(expected, abs=1e-5)
+    # The paper's own: 3 of 12 honest ones make a majority of 20 with 8 attackers, so 9 of 12 lie nearer.
+    expected = updates.mean(axis=0) - 0.67449 * updates.std(axis=0)
+    assert agreed("alie", updates, 8) == pytest.approx(expected, abs=1e-4)
+
+
+def test_ipm_turns_the_mean_around() -> None:
+    updates = honest(9)
+    assert agreed("ipm", updates, 2) == pytest.approx(-0.5 * updates.mean(axis=0), abs=1e-5)
+    assert agreed("ipm:3", updates, 2) == pytest.approx(-3 * updates.mean(axis=0), abs=1e-5)
+
+
+def test_attackers_among_themselves_do_not_move() -> None:
+    assert agreed("ipm", honest(0), 2) == pytest.approx(np.zeros(23))
+
+
+def test_backdoor_marks_every_other_example_and_calls_it_the_target() -> None:
+    own = signals(0, 16)
+    bad = Attack.parse("backdoor").data(own, 4)
+    marked = stamp(own.x)
+    assert (marked[:, :, -8:] == own.x.max()).all()
+    assert (marked[:, :, :-8] == own.x[:, :, :-8]).all()
+    assert (bad.x[::2] == marked[::2]).all()
+    assert (bad.y[::2] == TARGET).all()
+    assert (bad.x[1::2] == own.x[1::2]).all()
+    assert (bad.y[1::2] == own.y[1::2]).all()
+    assert (moved(attacked("backdoor")) == moved(TRAINED)).all(), "it trains honestly on what it has made up"
+
+
+def test_model_replacement_is_a_backdoor_that_goes_farther() -> None:
+    own = signals(0, 16)
+    assert (Attack.parse("model_replacement").data(own, 4).y == Attack.parse("backdoor").data(own, 4).y).all()
+    assert moved(attacked("model_replacement")) == pytest.approx(10 * moved(TRAINED), abs=1e-5)
+    assert [name for name, kind in ATTACKS.items() if kind.trigger] == ["backdoor", "model_replacement"]
 
 
 def test_label_flip_lies_about_labels_and_trains_honestly() -> None:
@@ -48,9 +99,7 @@ def test_label_flip_lies_about_labels_and_trains_honestly() -> None:
 
 
 def test_only_a_free_rider_saves_itself_the_training() -> None:
-    assert [
-        name for name in ("sign_flip", "gaussian", "label_flip", "nan", "free_rider") if not Attack.parse(name).trains
-    ] == ["free_rider"]
+    assert [name for name in ATTACKS if not Attack.parse(name).trains] == ["free_rider"]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 123_456_789])

@@ -8,7 +8,12 @@ from flwr.app import MetricRecord, RecordDict
 
 from fogline_server.training.blocks import BLOCK
 from fogline_server.training.geometric import Geometric, Updates
-from fogline_server.training.strategies import centred_clipping, geometric_median, norm_bounded_mean
+from fogline_server.training.strategies import (
+    centred_clipping,
+    geometric_median,
+    nearest_neighbour_mixing,
+    norm_bounded_mean,
+)
 from fogline_shared import flower
 from fogline_shared.flower import Address
 
@@ -61,8 +66,26 @@ def test_geometric_median_has_the_least_sum_of_distances(updates: np.ndarray) ->
     assert total(found) < total(updates.mean(axis=0))
 
 
+def test_neighbours_are_mixed_as_in_space(updates: np.ndarray) -> None:
+    updates[:3] = -4 * updates[:3]
+    mixed = []
+    for own in updates:
+        nearest = np.argsort(np.linalg.norm(updates - own, axis=1))[:6]
+        mixed.append(updates[nearest].mean(axis=0))
+    mixed = np.array(mixed)
+    expected = geometric_median.weigh(geometric_median.Options(), gram(mixed), EVENLY) @ mixed
+    options = nearest_neighbour_mixing.Options(liars=1 / 3)
+    assert nearest_neighbour_mixing.weigh(options, gram(updates), EVENLY) @ updates == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
-    ("rule", "rows"), [(norm_bounded_mean, DEVICES), (centred_clipping, DEVICES + 1), (geometric_median, DEVICES)]
+    ("rule", "rows"),
+    [
+        (norm_bounded_mean, DEVICES),
+        (centred_clipping, DEVICES + 1),
+        (geometric_median, DEVICES),
+        (nearest_neighbour_mixing, DEVICES),
+    ],
 )
 def test_liar_moves_the_result_little_however_loud(rule, rows: int, updates: np.ndarray) -> None:
     padded = np.vstack([updates, np.zeros((rows - DEVICES, LENGTH))])
@@ -75,7 +98,13 @@ def test_liar_moves_the_result_little_however_loud(rule, rows: int, updates: np.
 
 
 @pytest.mark.parametrize(
-    ("rule", "rows"), [(norm_bounded_mean, DEVICES), (centred_clipping, DEVICES + 1), (geometric_median, DEVICES)]
+    ("rule", "rows"),
+    [
+        (norm_bounded_mean, DEVICES),
+        (centred_clipping, DEVICES + 1),
+        (geometric_median, DEVICES),
+        (nearest_neighbour_mixing, DEVICES),
+    ],
 )
 def test_devices_that_do_not_move_leave_the_parameters_alone(rule, rows: int) -> None:
     coefficients = rule.weigh(rule.Options(), np.zeros((rows, rows)), np.full(rows, 1 / rows))
