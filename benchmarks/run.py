@@ -12,7 +12,7 @@ import traceback
 
 from harness import Figure, Options, progress, show, write
 
-GROUPS = ("edge", "batch", "round_overhead", "smartwatch_margin", "update_codecs", "demo")
+GROUPS = ("edge", "batch", "round_overhead", "smartwatch_margin", "update_codecs", "federation.robustness", "demo")
 
 
 def main() -> int:

@@ -1,0 +1,1 @@
+"""What federation costs and what it stands, a group a file."""
