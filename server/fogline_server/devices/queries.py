@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import String, cast, or_, select
@@ -38,6 +38,18 @@ def require_admitted(session: Session, device_id: str, *, lock: bool = False) ->
     if device.state == DeviceState.REVOKED:
         raise Forbidden("device_revoked", "this device's right to connect was revoked", device_id=device_id)
     return device
+
+
+def device_classes(session: Session) -> set[str]:
+    """The classes of all devices that are or may be in the fleet."""
+    query = select(Device.device_class).where(Device.state != DeviceState.REVOKED).distinct()
+    return set(session.scalars(query))
+
+
+def classes_of(session: Session, device_ids: Collection[str]) -> dict[int, str]:
+    """Device class by Flower node id."""
+    rows = session.execute(select(Device.node_id, Device.device_class).where(Device.id.in_(device_ids)))
+    return dict(rows.tuples().all())
 
 
 def list_devices(

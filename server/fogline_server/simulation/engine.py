@@ -99,10 +99,10 @@ class _Simulation:
         try:
             if self._sizes is not None:
                 classes = {node: self._population.device_class(node) for node in grid.get_node_ids()}
-                outcome = self._sizes.train(
+                trained = self._sizes.train(
                     grid, self._strategy, arrays, number, statistics=statistics, classes=classes
                 )
-                trained, facts["ensemble"] = outcome.trained, outcome.facts()
+                facts["ensemble"] = {name: _number(value) for name, value in trained.further.items()}
             else:
                 trained = rounds.train(
                     grid,

@@ -15,7 +15,7 @@ from fogline_server.simulation import splits
 from fogline_server.simulation.attacks import Attack, is_attacker
 from fogline_server.simulation.availability import speed_of
 from fogline_server.simulation.choices import chance
-from fogline_server.simulation.spec import SimulationSpec
+from fogline_server.simulation.spec import GENERIC, SimulationSpec
 from fogline_server.simulation.splits import Rows, Shards
 from fogline_shared.errors import Conflict, InvalidInput
 from fogline_shared.recipe import Dataset, Recipe, check_data
@@ -69,6 +69,15 @@ class Population:
             return None
         bad = is_attacker(device, devices=spec.devices, share=spec.attackers, seed=self._seed)
         return spec.attack_by if bad else None
+
+    def device_class(self, device: int) -> str:
+        """The device's class, by chance as the shares say."""
+        drawn = chance(self._seed, "class", device).random()
+        for name, share in self._spec.classes.items():
+            drawn -= share
+            if drawn < 0:
+                return name
+        return GENERIC
 
     def examples(self, device: int) -> int:
         """How many examples the device holds, at most."""

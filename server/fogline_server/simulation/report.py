@@ -45,6 +45,8 @@ def summary(facts: Facts) -> dict[str, object]:
     for name in ("holdout", "unseen"):
         if facts[name] is not None:
             record[f"{name} accuracy"] = f"{facts[name]['accuracy']:.1%}"
+    if facts["distillation"] is not None:
+        record["distillation"] = facts["distillation"]["sentence"]
     if facts["spec"]["attack"]:
         answered, accepted = (sum(r.get("attackers", {}).get(k, 0) for r in told) for k in ("answered", "accepted"))
         record["attackers' updates accepted"] = f"{accepted} of {answered}"

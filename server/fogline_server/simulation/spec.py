@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -20,6 +20,8 @@ from fogline_shared.recipe import Options, Recipe
 _MOST_DEVICES = 10_000_000
 _MOST_ASKED = 100_000
 _USUAL_COHORT = 50
+# The class of a device that says none.
+GENERIC = "generic"
 # What ``a..b`` may list.
 _LONGEST_RANGE = 100_000
 
@@ -31,7 +33,8 @@ class SimulationSpec:
     ``keys``: the device options whose data make up the pool. ``cohort``: devices asked a round; None: 50, or all of fewer.
     ``samples``: examples a device holds; None: its key's own, or as many as a key has on average. ``attackers``: share of
     the fleet. ``dropout``: chance that an asked device never answers. ``speed``: examples a second of the median device;
-    ``spread``: standard deviation of the speeds' logarithm. Times are virtual seconds.
+    ``spread``: standard deviation of the speeds' logarithm. ``classes``: share of the fleet by device class; the rest is
+    ``generic``. Times are virtual seconds.
     Raises InvalidInput ``invalid_simulation``, naming the field and its range.
     """
 
@@ -47,6 +50,7 @@ class SimulationSpec:
     availability: str = "always"
     speed: float = 200.0
     spread: float = 0.5
+    classes: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _whole("devices", self.devices, 1, _MOST_DEVICES)
@@ -54,10 +58,11 @@ class SimulationSpec:
             _whole("cohort", self.cohort, 1, min(self.devices, _MOST_ASKED))
         if self.samples is not None:
             _whole("samples", self.samples, 1, 10_000_000)
-        for field in ("attackers", "dropout"):
-            number(field, getattr(self, field), low=0.0, high=1.0, code="invalid_simulation")
+        for name in ("attackers", "dropout"):
+            number(name, getattr(self, name), low=0.0, high=1.0, code="invalid_simulation")
         number("speed", self.speed, low=1e-3, high=1e9, code="invalid_simulation")
         number("spread", self.spread, low=0.0, high=3.0, code="invalid_simulation")
+        self._check_classes()
         if not self.keys:
             message = "there is no device whose data could be used: name them by --data option=1..10"
             raise InvalidInput("invalid_simulation", message, field="keys")
@@ -69,6 +74,15 @@ class SimulationSpec:
             raise InvalidInput("invalid_simulation", message, field="min_devices")
         # Raise for what cannot be read, before anything starts.
         _ = self.split_by, self.available, self.attack_by
+
+    def _check_classes(self) -> None:
+        for name, share in self.classes.items():
+            number(f"class {name}"[:60], share, low=0.0, high=1.0, code="invalid_simulation")
+        if sum(self.classes.values()) > 1.0 + 1e-9:
+            message = f"the shares of the device classes sum to {sum(self.classes.values()):g}, more than 1"
+            raise InvalidInput("invalid_simulation", message, field="classes")
+        if self.run.ensemble:
+            self.run.ensemble.check_classes({*self.classes, GENERIC})
 
     @property
     def asked(self) -> int:

@@ -7,8 +7,8 @@ faster nor on the ids of a fleet; the strategy sees only what admission accepted
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,6 +82,7 @@ class Trained:
     """``loss``: the accepted devices' mean, weighted by examples.
 
     ``bytes_sent``: of all replies' arrays, as they came; ``bytes_plain``: as they would have been without a codec.
+    ``further``: what else was measured at the coordinator.
     """
 
     arrays: ArrayRecord
@@ -89,6 +90,7 @@ class Trained:
     judgements: Sequence[Judgement]
     bytes_sent: int
     bytes_plain: int
+    further: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from fogline_server.db import events
 from fogline_server.db.base import new_id
 from fogline_server.db.events import SYSTEM
+from fogline_server.devices.queries import device_classes
 from fogline_server.jobs import service as jobs
 from fogline_server.training.spec import RunSpec
 from fogline_server.training.tables import Round, Run, Task, Update
@@ -46,13 +47,15 @@ class UpdateView:
 def create_run(session: Session, spec: RunSpec, *, now: datetime, actor: str = SYSTEM) -> Run:
     """Add a run and its job to the caller's transaction.
 
-    Raises InvalidInput ``unknown_recipe``, ``broken_recipe``, ``unknown_size``; NotFound ``run_not_found`` and Conflict
-    ``teacher_not_ready`` for ``distil_from``.
+    Raises InvalidInput ``unknown_recipe``, ``broken_recipe``, ``unknown_size``, for an ensemble ``no_transfer_set`` and
+    ``unknown_device_class``; NotFound ``run_not_found`` and Conflict ``teacher_not_ready`` for ``distil_from``.
     """
     recipe = load_recipe(spec.recipe)
     spec = spec.resolved(recipe)
     if spec.distil_from is not None:
         _check_teacher(session, spec)
+    if spec.ensemble:
+        spec.ensemble.check_classes(device_classes(session))
     run = Run(
         id=new_id("run"),
         recipe=spec.recipe,

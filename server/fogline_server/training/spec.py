@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from fogline_server.training.admission import quorum_of
+from fogline_server.training.ensemble.spec import Ensemble
 from fogline_server.training.strategies import base as strategies
 from fogline_shared.checks import number
 from fogline_shared.codecs import base as codecs
@@ -42,7 +43,8 @@ class RunSpec:
     evaluate after each n-th round (0: never). ``distil_from`` names the run whose model the devices learn soft labels
     from; ``init_from`` a parameter blob to start at. ``codec`` is how devices that can encode their updates.
     ``extensions``: rounds that were added to the run later, one number each time.
-    ``eligibility`` are the conditions a device must meet, beside its tags.
+    ``eligibility`` are the conditions a device must meet, beside its tags; ``ensemble``: which device classes train other
+    sizes, whose ensemble teaches ``size``.
     Raises InvalidInput ``invalid_run``, ``invalid_eligibility``, ``unknown_strategy``, ``unknown_codec`` or
     ``invalid_option``, naming the field and its range.
     """
@@ -68,6 +70,7 @@ class RunSpec:
     extensions: Sequence[int] = ()
     codec: str = codecs.NONE
     codec_options: Mapping[str, Any] = field(default_factory=dict)
+    ensemble: Ensemble = field(default_factory=Ensemble)
 
     def __post_init__(self) -> None:
         if self.rounds is not None:
@@ -85,6 +88,8 @@ class RunSpec:
         self._check_plan()
         if self.init_from is not None and (len(self.init_from) != 64 or not set(self.init_from) <= _DIGEST):
             raise InvalidInput("invalid_run", "init_from must be a digest: 64 lower-case hexadecimal digits")
+        if self.ensemble and self.distil_from is not None:
+            raise InvalidInput("invalid_run", "a run has either an ensemble or distil_from", field="ensemble")
         self.rule()
         self.update_codec()
 
@@ -107,12 +112,13 @@ class RunSpec:
     def resolved(self, recipe: Recipe) -> RunSpec:
         """With the recipe's defaults filled in.
 
-        Raises InvalidInput ``unknown_size``, ``invalid_run`` and, when the recipe lacks what the strategy needs,
+        Raises InvalidInput ``unknown_size``, ``invalid_run``, ``no_transfer_set`` and, when the recipe lacks what the strategy needs,
         ``no_root_data`` or ``root_overlaps``.
         """
         if self.size not in recipe.sizes:
             known = ", ".join(recipe.sizes)
             raise InvalidInput("unknown_size", f"recipe {recipe.name} has no size {self.size!r}; sizes: {known}")
+        self.ensemble.check_recipe(recipe)
         self.rule().check(recipe)
         rounds = self.rounds if self.rounds is not None else recipe.rounds.get(self.size, 10)
         return replace(
@@ -178,4 +184,5 @@ class RunSpec:
             raise InvalidInput("invalid_run", f"a run has no field {unknown[0]!r}", field=unknown[0])
         if "recipe" not in value:
             raise InvalidInput("invalid_run", "a run names its recipe", field="recipe")
-        return cls(**{**value, "eligibility": Eligibility.from_json(value.get("eligibility", {}))})
+        parts: dict[str, Any] = {"eligibility": Eligibility, "ensemble": Ensemble}
+        return cls(**{**value, **{name: part.from_json(value.get(name, {})) for name, part in parts.items()}})

@@ -17,12 +17,15 @@ from typing import Any
 
 from fogline_recipes import parameters
 from fogline_server.db.base import utc_now
+from fogline_server.devices.queries import classes_of
 from fogline_server.jobs.doorbell import EVENTS, RUN
 from fogline_server.jobs.runner import JobContext, Outcome
 from fogline_server.training import checkpoint, lifecycle, rounds
 from fogline_server.training.checkpoint import RoundEnd, RunPaused
+from fogline_server.training.ensemble.rounds import Sizes
+from fogline_server.training.ensemble.rows import compared
 from fogline_server.training.grid import GatewayGrid, Parts, Phase
-from fogline_server.training.rounds import Teacher
+from fogline_server.training.rounds import Teacher, Trained
 from fogline_server.training.spec import RunSpec
 from fogline_server.training.statistics import Statistics
 from fogline_server.training.strategies import base as strategies
@@ -54,6 +57,7 @@ class Trainer:
         # Evaluates on the holdout and tells which arrays are running statistics; its weights come from `_arrays`.
         self._model = self._recipe.model(self._run.size, seed=self._spec.seed)
         self._holdout = self._recipe.holdout()
+        self._sizes = Sizes(self._recipe, self._spec) if self._spec.ensemble else None
 
     def run(self) -> Outcome:
         """Train to the end, or to the round at which the run was paused; the outcome marks the run."""
@@ -67,8 +71,11 @@ class Trainer:
             pass
         finally:
             self._waiter.close()
+        result = {"run_id": self._run.id, "params_digest": self._run.params_digest}
+        with self._db.read() as session:
+            told = {} if self._sizes is None else {"distillation": compared(session, self._run.id)}
         return Outcome(
-            result={"run_id": self._run.id, "params_digest": self._run.params_digest},
+            result={**result, **told},
             commit=lambda session: lifecycle.end_stint(session, self._run.id, now=utc_now()),
         )
 
@@ -76,9 +83,13 @@ class Trainer:
         """The parameters and the strategy's state as the last committed round left them."""
         if self._run.params_digest is None:
             self._initialise()
+        state: Mapping[str, Any] = {}
         if self._run.strategy_state_digest is not None:
-            state = tensors.decode(self._blobs.read(self._run.strategy_state_digest))
-            strategies.write_state(self._rule, self._strategy, {name: array.copy() for name, array in state.items()})
+            kept = tensors.decode(self._blobs.read(self._run.strategy_state_digest))
+            state = {name: array.copy() for name, array in kept.items()}
+            strategies.write_state(self._rule, self._strategy, state)
+        if self._sizes is not None:
+            self._sizes.restore(state)
         assert self._run.params_digest is not None
         return flower.read_arrays(self._blobs.path(self._run.params_digest))
 
@@ -125,22 +136,9 @@ class Trainer:
         nodes = self._cohort(number)
         plan = self._spec.train_plan(self._recipe, number)
         assert self._run.params_digest is not None
-        training = self._grid(number, "train", nodes, self._blobs.size(self._run.params_digest) + _SLACK)
-        trained = rounds.train(
-            training,
-            self._strategy,
-            arrays,
-            number,
-            size=self._run.size,
-            plan=plan,
-            statistics=statistics,
-            max_norm_ratio=self._spec.max_norm_ratio,
-            needed=self._spec.fewest_updates,
-            teacher=teacher,
-            running=[name for name, _ in self._model.named_buffers() if name in arrays],
-            adaptive=self._rule.adaptive,
-            codec=self._spec.update_codec(),
-        )
+        largest = max(self._blobs.size(self._run.params_digest), self._sizes.largest() if self._sizes else 0)
+        training = self._grid(number, "train", nodes, largest + _SLACK)
+        trained = self._train(training, nodes, number, arrays, statistics, teacher)
         judgements = {"train": trained.judgements}
         metrics: dict[str, Any] = {"loss": trained.loss, "learning_rate": plan.learning_rate}
         metrics |= {"bytes_sent": trained.bytes_sent, "bytes_plain": trained.bytes_plain}
@@ -151,12 +149,51 @@ class Trainer:
             evaluated = rounds.evaluate(grid, self._strategy, new, number, size=self._run.size, statistics=statistics)
             judgements["evaluate"] = evaluated.judgements
             metrics |= {"accuracy": evaluated.accuracy, "evaluation_loss": evaluated.loss}
-        metrics |= self._on_holdout(new, statistics)
+        metrics |= {**trained.further, **self._on_holdout(new, statistics)}
         end = RoundEnd(judgements=judgements, metrics=metrics, params=params, strategy_state=self._strategy_state())
         self._commit(number, end)
         training.release()
         self._run.params_digest = params
         return new
+
+    def _train(
+        self,
+        grid: GatewayGrid,
+        nodes: Mapping[int, str],
+        number: int,
+        arrays: ArrayRecord,
+        statistics: Statistics,
+        teacher: Teacher | None,
+    ) -> Trained:
+        if self._sizes is not None:
+            with self._db.read() as session:
+                classes = classes_of(session, nodes.values())
+            return self._sizes.train(
+                grid,
+                self._strategy,
+                arrays,
+                number,
+                statistics=statistics,
+                classes=classes,
+                on_step=lambda: self._lease.progress(
+                    self._progress(number), self._spec.total_rounds, f"round {number}: the ensemble teaches"
+                ),
+            )
+        return rounds.train(
+            grid,
+            self._strategy,
+            arrays,
+            number,
+            size=self._run.size,
+            plan=self._spec.train_plan(self._recipe, number),
+            statistics=statistics,
+            max_norm_ratio=self._spec.max_norm_ratio,
+            needed=self._spec.fewest_updates,
+            teacher=teacher,
+            running=[name for name, _ in self._model.named_buffers() if name in arrays],
+            adaptive=self._rule.adaptive,
+            codec=self._spec.update_codec(),
+        )
 
     def _on_holdout(self, arrays: ArrayRecord, statistics: Statistics) -> Mapping[str, float]:
         if self._holdout is None:
@@ -166,7 +203,7 @@ class Trainer:
         return {"holdout_accuracy": evaluation.accuracy, "holdout_loss": evaluation.loss}
 
     def _strategy_state(self) -> str | None:
-        state = strategies.read_state(self._rule, self._strategy)
+        state = strategies.read_state(self._rule, self._strategy) | (self._sizes.state() if self._sizes else {})
         return self._blobs.put(tensors.encode(state)).digest if state else None
 
     def _cohort(self, number: int) -> dict[int, str]:

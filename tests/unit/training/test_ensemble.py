@@ -13,7 +13,7 @@ from fogline_client.training.app import build_app
 from fogline_recipes import parameters
 from fogline_server.training import rounds
 from fogline_server.training.ensemble import distil, fusion, report
-from fogline_server.training.ensemble.rounds import Outcome, Sizes
+from fogline_server.training.ensemble.rounds import Sizes
 from fogline_server.training.ensemble.spec import Ensemble
 from fogline_server.training.in_process import InProcessGrid
 from fogline_server.training.spec import RunSpec
@@ -95,11 +95,11 @@ class Round:
         self.arrays = flower.to_record(parameters.read(self.recipe.model("student", seed=self.spec.seed)))
         self.statistics, _ = rounds.gather_statistics(self.grid, self.recipe)
 
-    def train(self, number: int) -> Outcome:
+    def train(self, number: int) -> rounds.Trained:
         outcome = self.sizes.train(
             self.grid, self.strategy, self.arrays, number, statistics=self.statistics, classes=self.classes
         )
-        self.arrays = outcome.trained.arrays
+        self.arrays = outcome.arrays
         return outcome
 
     def bytes(self) -> list[bytes]:
@@ -111,9 +111,9 @@ def test_round_trains_each_size_and_teaches_the_student() -> None:
     run = Round()
     before = run.sizes.state()
     outcome = run.train(1)
-    assert [j.verdict for j in outcome.trained.judgements] == ["ACCEPTED"] * 4
-    assert outcome.metrics["ensemble_members"] == 4
-    assert outcome.metrics["divergence"] > 0
+    assert [j.verdict for j in outcome.judgements] == ["ACCEPTED"] * 4
+    assert outcome.further["ensemble_members"] == 4
+    assert outcome.further["divergence"] > 0
     after = run.sizes.state()
     assert set(before) == set(after)
     assert any(not np.array_equal(before[name], after[name]) for name in before)
@@ -134,8 +134,8 @@ def test_round_trains_each_size_and_teaches_the_student() -> None:
     model = run.recipe.model("student", seed=0)
     parameters.write(model, flower.arrays_of(plain.arrays))
     told = run.recipe.evaluate(model, run.recipe.holdout(), run.statistics.standardisation)
-    assert outcome.metrics["control_holdout_accuracy"] == told.accuracy
-    assert outcome.metrics["control_holdout_loss"] == told.loss
+    assert outcome.further["control_holdout_accuracy"] == told.accuracy
+    assert outcome.further["control_holdout_loss"] == told.loss
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "fedadam"])
@@ -167,7 +167,7 @@ def test_size_without_a_usable_update_keeps_its_parameters_and_the_round_goes_on
     run = Round(apps={0: silent_in_training, 1: silent_in_training}, quorum=0.5)
     before = run.sizes.state()
     outcome = run.train(1)
-    assert outcome.metrics["ensemble_members"] == 2
+    assert outcome.further["ensemble_members"] == 2
     after = run.sizes.state()
     assert all(np.array_equal(before[name], after[name]) for name in before)
     strict = Round(apps={0: silent_in_training, 1: silent_in_training}, min_devices=4, quorum=1.0)

@@ -32,6 +32,7 @@ from fogline_server.api.services import Parts, Services
 from fogline_server.db.base import utc_now
 from fogline_server.registry.origins import create_run_from, extend_run
 from fogline_server.training import lifecycle, service
+from fogline_server.training.ensemble.spec import Ensemble
 from fogline_server.training.spec import RunSpec
 from fogline_server.training.tables import Run
 from fogline_shared.eligibility import Eligibility
@@ -50,6 +51,18 @@ class Conditions(schemas.Request):
     min_samples: Whole = 0
     consent: bool = False
     min_separation_s: float = 0
+
+
+class EnsembleChoice(schemas.Request):
+    """Which sizes device classes train, and how their ensemble teaches the run's own size; off without ``sizes``."""
+
+    sizes: dict[Id, Id] = Field(max_length=50, default_factory=dict)
+    fusion: Id = "mean"
+    trim: float = 0.2
+    steps: Whole = 200
+    batch_size: Whole = 64
+    learning_rate: float = 1e-3
+    temperature: float = 1.0
 
 
 class NewRun(schemas.Request):
@@ -76,12 +89,14 @@ class NewRun(schemas.Request):
     init_from_release: Id | None = None
     codec: Id = "none"
     codec_options: JsonObject = Field(default_factory=dict)
+    ensemble: EnsembleChoice = EnsembleChoice()
 
     def spec(self) -> RunSpec:
         """The validated value; whole numbers among the plan's stay whole."""
         given = self.model_dump(exclude={"init_from_release"})
         given["plan"] = {name: int(v) if v == int(v) else v for name, v in self.plan.items()}
         given["eligibility"] = Eligibility(**given["eligibility"])
+        given["ensemble"] = Ensemble(**given["ensemble"])
         return RunSpec(**given)
 
 

@@ -9,7 +9,8 @@ import typer
 
 from fogline_server.cli import follow, show
 from fogline_server.cli.api import Api
-from fogline_server.cli.options import AsJson, Limit, Tags, Wait, api, group, pairs
+from fogline_server.cli.options import AsJson, Limit, Tags, Wait, api, group, pairs, texts
+from fogline_server.training.ensemble.report import comparison
 
 app = group("Federated training.")
 
@@ -54,6 +55,15 @@ def start(
     ] = None,
     codec: Annotated[str, typer.Option(help="How devices encode their updates: fp16, int8, topk.")] = "none",
     codec_option: Annotated[list[str] | None, typer.Option(help="Of the codec: key=value, may be repeated.")] = None,
+    size_of: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="CLASS=SIZE: devices of a class train another size, whose ensemble teaches --size; may be repeated."
+        ),
+    ] = None,
+    ensemble: Annotated[
+        list[str] | None, typer.Option(help="Of --size-of: fusion=median, steps=200, temperature=1 …; may be repeated.")
+    ] = None,
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
@@ -76,6 +86,7 @@ def start(
         "init_from_release": from_release,
         "codec": codec,
         "codec_options": pairs(codec_option, "--codec-option"),
+        "ensemble": {**pairs(ensemble, "--ensemble"), "sizes": texts(size_of, "--size-of")},
     }
     connection = api(context)
     run = connection.post("/v1/runs", body)
@@ -118,9 +129,20 @@ def show_run(context: typer.Context, run: str, *, as_json: AsJson = False) -> No
     connection = api(context)
     item = connection.get(f"/v1/runs/{run}")
     rounds = connection.get(f"/v1/runs/{run}/rounds")["items"]
+    if item["spec"].get("ensemble", {}).get("sizes"):
+        item["distillation"] = comparison(next((r["metrics"] for r in reversed(rounds) if r["params_out"]), {}))
     if as_json:
         return show.json_out({**item, "rounds": rounds})
-    show.record(item, (*_COLUMNS, ("job", "job_id"), ("parameters", "params_digest"), ("spec", "spec")))
+    show.record(
+        item,
+        (
+            *_COLUMNS,
+            ("distillation", lambda r: r.get("distillation", {}).get("sentence")),
+            ("job", "job_id"),
+            ("parameters", "params_digest"),
+            ("spec", "spec"),
+        ),
+    )
     measured = sorted({name for each in rounds for name, value in each["metrics"].items() if isinstance(value, float)})
     columns: list[show.Column] = [("round", "number"), ("state", "state"), ("devices", lambda r: len(r["cohort"]))]
     columns += [(name, _metric(name)) for name in ("accepted", "refused", "error", "late")]

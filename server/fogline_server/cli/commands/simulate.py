@@ -53,6 +53,19 @@ def simulate(
     availability: Annotated[str, typer.Option(help="always, diurnal:HOURS a day, or trace:FILE.csv.")] = "always",
     speed: Annotated[float, typer.Option(help="Examples a second on the median device.")] = 200.0,
     spread: Annotated[float, typer.Option(help="Standard deviation of the speeds' logarithm.")] = 0.5,
+    device_class: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="CLASS=SHARE of the fleet, 0 to 1; may be repeated. The rest is generic."),
+    ] = None,
+    size_of: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="CLASS=SIZE: devices of a class train another size, whose ensemble teaches --size; may be repeated."
+        ),
+    ] = None,
+    ensemble: Annotated[
+        list[str] | None, typer.Option(help="Of --size-of: fusion=median, steps=200, temperature=1 …; may be repeated.")
+    ] = None,
     min_devices: Annotated[
         int | None, typer.Option(help="A round starts when so many are there; default: 2, or 1 where one is asked.")
     ] = None,
@@ -72,6 +85,7 @@ def simulate(
 ) -> None:
     """Train RECIPE on virtual devices in virtual time, with a live run's strategies and admission; writes a report."""
     from fogline_server.simulation.spec import SimulationSpec, keys_of
+    from fogline_server.training.ensemble.spec import Ensemble
     from fogline_server.training.spec import RunSpec
     from fogline_shared.recipe import load_recipe
 
@@ -90,6 +104,7 @@ def simulate(
             round_deadline_s=round_deadline_s,
             max_norm_ratio=max_norm_ratio,
             evaluate_every=evaluate_every,
+            ensemble=Ensemble.from_json({**pairs(ensemble, "--ensemble"), "sizes": texts(size_of, "--size-of")}),
         ).resolved(chosen),
         keys=keys_of(chosen, texts(data, "--data")),
         devices=devices,
@@ -102,6 +117,7 @@ def simulate(
         availability=availability,
         speed=speed,
         spread=spread,
+        classes=pairs(device_class, "--class"),
     )
     return _run(chosen, spec, _processes(processes, spec), reports, as_json=as_json)
 

@@ -1,4 +1,4 @@
-"""Distilled or control: what a run's last rounds say, in a sentence. Pure."""
+"""Distilled or control: what a run's last round says, in a sentence. Pure."""
 
 from __future__ import annotations
 

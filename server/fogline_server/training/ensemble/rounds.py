@@ -9,7 +9,7 @@ Unlike there, the other sizes are not taught: they are there for the student.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -29,17 +29,10 @@ from fogline_shared.recipe import Dataset, FloatArray, Recipe
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
     from flwr.serverapp.strategy import Strategy
+    from torch.nn import Module
 
 _PREFIX = "sizes"
 _SEED = 1_000_003
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """``trained``: the student after distillation, and all devices' replies; ``metrics``: the control's and the ensemble's."""
-
-    trained: Trained
-    metrics: Mapping[str, float]
 
 
 class Sizes:
@@ -52,7 +45,7 @@ class Sizes:
         self._holdout: Dataset | None = recipe.holdout()
         self._sizes = spec.ensemble.all_sizes(recipe, spec.size)
         self._rule = spec.rule()
-        self._models = {size: recipe.model(size, seed=spec.seed) for size in self._sizes}
+        self._models = {size: self._initial(size) for size in self._sizes}
         self._strategies: dict[str, Strategy] = {size: self._rule.build(recipe) for size in self._sizes[1:]}
         self._arrays = {size: flower.to_record(parameters.read(self._models[size])) for size in self._sizes[1:]}
 
@@ -71,12 +64,14 @@ class Sizes:
         return state
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Inverse of :meth:`state`; other names are somebody else's."""
+        """Inverse of :meth:`state`; other names are somebody else's. Without names of ours: as the run began."""
         for size, strategy in self._strategies.items():
-            params = _below(state, f"{_PREFIX}/{size}/params/")
-            if params:
-                self._arrays[size] = flower.to_record(params)
+            own = _below(state, f"{_PREFIX}/{size}/params/") or parameters.read(self._initial(size))
+            self._arrays[size] = flower.to_record(own)
             strategies.write_state(self._rule, strategy, _below(state, f"{_PREFIX}/{size}/state/"))
+
+    def _initial(self, size: str) -> Module:
+        return self._recipe.model(size, seed=self._spec.seed)
 
     def train(
         self,
@@ -88,9 +83,10 @@ class Sizes:
         statistics: Statistics,
         classes: Mapping[int, str],
         on_step: Callable[[], None] = lambda: None,
-    ) -> Outcome:
-        """One round. ``strategy`` and ``arrays``: the student's; ``classes``: device class by node.
+    ) -> Trained:
+        """One round. ``further`` of what comes back are the control's and the ensemble's metrics.
 
+        ``strategy`` and ``arrays``: the student's; ``classes``: device class by node.
         Raises Conflict as :func:`~fogline_server.training.rounds.train` does, ``no_ensemble`` and ``distillation_diverged``.
         A size of which no reply is accepted keeps its parameters; how many must be accepted counts over all sizes.
         """
@@ -119,14 +115,14 @@ class Sizes:
         for size, own in self._arrays.items():
             metrics |= self._scored(size, own, statistics, prefix=f"{size}_")
         metrics |= {"ensemble_members": members, "divergence": divergence}
-        trained = Trained(
+        return Trained(
             arrays=taught,
             loss=rounds.mean(judgements, [judgement.loss for judgement in judgements]),
             judgements=judgements,
             bytes_sent=sum(each.bytes_sent for each in admitted.values()),
             bytes_plain=sum(each.bytes_plain for each in admitted.values()),
+            further=metrics,
         )
-        return Outcome(trained=trained, metrics=metrics)
 
     def _order(
         self, size: str, number: int, statistics: Statistics, *, strategy: Strategy, student: ArrayRecord
