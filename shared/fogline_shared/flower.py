@@ -59,6 +59,7 @@ __all__ = [
     "failure",
     "instruction",
     "origin",
+    "plain",
     "read_arrays",
     "reason_of",
     "reply",
@@ -70,9 +71,10 @@ try:
 except ImportError:  # a flwr that does not need it
     pass
 else:
-    # Strategies create messages by Message(content, node, type), which asks the process who it is. Set once: our grids
-    # address messages themselves and ignore what this says.
-    TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = 1
+    # Strategies create messages by Message(content, node, type), which asks the process who it is. Our grids address
+    # messages themselves and ignore what this says; a process that stock Flower started knows already.
+    if vars(TaskIdentity).get("_run_id") is None:  # asking it aloud raises
+        TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = 1
 
 # Error.code of a reply: the device's app raised, or the reply's bytes are not what they should be.
 DEVICE_FAILED = 2
@@ -185,6 +187,17 @@ def _read_only(array: Array) -> NDArray[Any]:
 def to_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
     """Inverse of :func:`arrays_of`: takes the arrays over, without a copy."""
     return assemble({name: HeldArray(np.asarray(array)) for name, array in arrays.items()})
+
+
+def plain(content: RecordDict) -> RecordDict:
+    """The same, all arrays in Flower's own form: its processes know no classes but theirs."""
+    own = RecordDict()
+    for name, record in content.items():
+        if isinstance(record, ArrayRecord):
+            own[name] = ArrayRecord({key: Array(array) for key, array in arrays_of(record).items()})
+        else:
+            own[name] = record
+    return own
 
 
 def origin(record: ArrayRecord) -> Path | None:
