@@ -11,7 +11,7 @@ import typer
 import fogline_shared
 from fogline_server.cli import processes
 from fogline_server.cli.api import CliError
-from fogline_server.cli.commands import devices, jobs, others, recipes, releases, rollouts, runs, simulate
+from fogline_server.cli.commands import devices, jobs, others, privacy, recipes, releases, rollouts, runs, simulate
 from fogline_server.cli.exits import MEANING, OF_KIND, Exit
 from fogline_server.demo.cli import demo
 from fogline_shared.errors import FoglineError
@@ -39,6 +39,7 @@ for _name, _group in {
     "event": others.events,
     "key": others.keys,
     "recipe": recipes.app,
+    "privacy": privacy.app,
 }.items():
     app.add_typer(_group, name=_name)
 

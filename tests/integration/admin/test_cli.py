@@ -152,6 +152,15 @@ def test_actions_change_and_say_so(fogline, sqlite_plant, tmp_path):
     assert fogline("release", "import", "again", file, "--like", "tiny-1").out.startswith("rel_")
 
 
+def test_what_a_budget_of_privacy_asks_for_is_told_without_a_coordinator(fogline):
+    asked = ("--rounds", 30, "--epsilon", 8, "--parameters", 14000)
+    few, *_, many = fogline("privacy", "plan", "--devices", 8, *asked, "--json").json
+    assert (few["devices"], many["devices"]) == (8, 8000)
+    assert few["noise_to_update"] > 1 > many["noise_to_update"]
+    told = fogline("privacy", "plan", "--devices", 8, *asked)
+    assert (told.code, "8000" in told.out, "noise is shorter" in told.err) == (0, True, True)
+
+
 def test_a_dry_run_says_what_would_happen(fogline):
     said = fogline("rollout", "create", "champion", "--stages", "10,100", "--dry-run", "--json")
     assert (said.json["online"], said.json["stages"]) == (9, [1, 9])
@@ -162,6 +171,11 @@ def test_a_dry_run_says_what_would_happen(fogline):
     [
         (["job", "show", "job_x"], Exit.NOT_FOUND, "job_not_found"),
         (["run", "start", "nope"], Exit.INVALID, "unknown_recipe"),
+        (
+            ["privacy", "plan", "--devices", 0, "--rounds", 1, "--epsilon", 1, "--parameters", 1],
+            Exit.INVALID,
+            "invalid_privacy",
+        ),
         (["rollout", "create", "champion", "--start"], Exit.CONFLICT, "rollout_active"),
         (["--api-key", "fl_0123456789ab_0123456789abcdefghij", "job", "list"], Exit.DENIED, "invalid_api_key"),
         (["--url", "http://127.0.0.1:1", "job", "list"], Exit.UNAVAILABLE, "coordinator_unreachable"),
