@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Any, cast
+from pathlib import Path as FilePath
+from typing import Annotated, Any, cast
 from urllib.parse import parse_qs
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Path, Request, Response
 from fastapi.responses import RedirectResponse
 from jinja2 import Environment, PackageLoader, select_autoescape
 from starlette.concurrency import run_in_threadpool
@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 from fogline_server.access import service
 from fogline_server.access.keys import KeyRing
 from fogline_server.access.service import SESSION_COOKIE, Principal
-from fogline_server.console import charts, view
+from fogline_server.console import charts, run_view, view
 from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
 from fogline_shared.errors import Unauthenticated
@@ -49,7 +49,7 @@ _templates.globals.update(job_share=view.job_share, WIDTH=charts.WIDTH, HEIGHT=c
 def mount(app: FastAPI) -> None:
     """Add the console to ``app``, whose state has ``services`` (with ``db``) and ``key_ring``."""
     app.include_router(router)
-    static = Path(__file__).parent / "static"
+    static = FilePath(__file__).parent / "static"
     app.mount("/console/static", StaticFiles(directory=static), name="console_static")
 
     @app.middleware("http")
@@ -75,6 +75,16 @@ def live(request: Request) -> Response:
     if _visitor(request) is None:
         return HTMLResponse("", 401)
     return _html("live.html", **_look(request))
+
+
+@router.get("/console/runs/{run_id}", name="console_run")
+def run(request: Request, run_id: Annotated[str, Path(pattern=r"^run_[0-9a-z]{1,50}$")]) -> Response:
+    """One run: updates that were not counted, and why devices are left out."""
+    who = _visitor(request)
+    if who is None:
+        return RedirectResponse("/login", 303)
+    with _db(request).read() as session:
+        return _html("run.html", who=who, p=run_view.run_page(session, run_id, now=utc_now()))
 
 
 @router.get("/login", name="console_login_form")

@@ -76,6 +76,25 @@ def test_the_page_shows_the_fleet_the_curves_the_gates_and_the_jobs(plant, page)
     expect(page.locator("#link")).to_have_text("live")
 
 
+def test_a_runs_page_says_why_updates_and_devices_are_left_out(plant, page):
+    with plant.db.transaction() as session:
+        running = session.get_one(Run, plant.ids.run)
+        running.spec = {**running.spec, "eligibility": {"consent": True}}
+    log_in(page, plant)
+    page.click(f"#runs >> text={plant.ids.run}")
+    refused = page.locator("#uncounted tbody tr")
+    expect(refused).to_have_count(1)
+    expect(refused).to_contain_text("REFUSED")
+    expect(refused).to_contain_text("not_finite")
+    rows = page.locator("#standings tbody tr")
+    expect(rows).to_have_count(10)
+    expect(rows.filter(has_text="watch-10")).to_contain_text("left out")
+    expect(rows.filter(has_text="watch-10")).to_contain_text("It is offline")
+    expect(rows.first).to_contain_text("It has no consent of its owner.")
+    page.click("text=All runs")
+    page.wait_for_selector("#fleet")
+
+
 def test_a_rollout_tells_how_far_it_came_while_it_runs_and_after_it_was_rolled_back(sqlite_plant, page):
     log_in(page, sqlite_plant)
     stages = page.locator("#rollouts article").filter(has_text=sqlite_plant.ids.rollout).locator(".stages li")
@@ -165,6 +184,15 @@ def test_the_cookie_reads_and_never_writes(sqlite_plant):
         assert client.get("/v1/devices").status_code == 200
         write = client.post(f"/v1/devices/{sqlite_plant.ids.device}:revoke")
         assert (write.status_code, write.json()["code"]) == (401, "missing_api_key")
+
+
+def test_a_runs_page_is_for_those_who_logged_in_and_for_runs_that_are_there(sqlite_plant):
+    with httpx.Client(base_url=sqlite_plant.url) as client:
+        assert client.get(f"/console/runs/{sqlite_plant.ids.run}").headers["location"] == "/login"
+        client.post("/login", data={"api_key": sqlite_plant.keys["viewer"]})
+        assert client.get(f"/console/runs/{sqlite_plant.ids.run}").status_code == 200
+        assert client.get("/console/runs/run_0").status_code == 404
+        assert client.get("/console/runs/run_%00").status_code == 422
 
 
 def test_pages_forbid_everything_from_elsewhere(sqlite_plant):
