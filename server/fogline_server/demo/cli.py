@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fogline_server.demo import report, tables
 from fogline_server.demo.plant import Plant, running
-from fogline_server.demo.story import FIRST, LATER, VARIANTS, Seen, Story, Yardsticks, measured
+from fogline_server.demo.story import FIRST, LATER, SEED, VARIANTS, Seen, Story, Yardsticks, measured
 from fogline_shared.errors import FoglineError
 
 
@@ -103,8 +103,9 @@ def _loop(story: Story, step: Callable[[str], Seen]) -> dict[str, Any]:
     finally:
         yardsticks.close()
     unseen = measured("unseen", *(str(story.artifact(v)) for v in VARIANTS))
+    own = measured("personal", str(story.artifact("student_fp32")), str(SEED))
     told = {"runs": runs, "release": release, "unseen": unseen, "yardsticks": yards, "good": good, "broken": broken}
-    return report.facts({**told, "batch": batch, "fleet": story.fleet()})
+    return report.facts({**told, "personal": own, "batch": batch, "fleet": story.fleet()})
 
 
 def _steps(progress: Progress, *, plain: bool, out: Console) -> Callable[[str], Seen]:

@@ -1,7 +1,7 @@
 """What the demo measures outside the platform: yardsticks, each in a process of its own.
 
-``python -m fogline_server.demo.measure local|central ROUNDS SEED``, ``unseen FILE…`` or ``plain INPUT MODEL OUTPUT``
-prints one JSON object. ``local`` and ``central`` see data that no coordinator sees; that is why they stand here and are
+``python -m fogline_server.demo.measure local|central ROUNDS SEED``, ``unseen FILE…``, ``personal MODEL SEED`` or
+``plain INPUT MODEL OUTPUT`` prints one JSON object. ``local`` and ``central`` see data that no coordinator sees; that is why they stand here and are
 not jobs.
 """
 
@@ -22,6 +22,7 @@ from fogline_recipes.smartwatch import Smartwatch
 from fogline_recipes.smartwatch.data import HOP, windows
 from fogline_server.compression.engine import open_session, run
 from fogline_server.compression.evaluate import as_metrics, evaluate
+from fogline_server.demo.personal import personal
 from fogline_shared.recipe import Dataset
 
 
@@ -97,6 +98,8 @@ def main(arguments: Sequence[str]) -> None:
         answer = central(int(rest[0]), int(rest[1]))
     elif what == "unseen":
         answer = unseen(rest)
+    elif what == "personal":
+        answer = personal(rest[0], int(rest[1]))
     else:
         answer = plain(*rest)
     json.dump(answer, sys.stdout)

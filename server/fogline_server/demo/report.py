@@ -24,6 +24,7 @@ def facts(told: Row) -> dict[str, Any]:
         "choice": release["report"]["choice"],
         "gates": release["report"]["gates"],
         "accuracy": _accuracy(told["yardsticks"], unseen),
+        "personal": told["personal"],
         "curves": {name: _curve(run["rounds"]) for name, run in told["runs"].items()},
         "variants": [_variant(v, unseen) for v in sorted(release["variants"], key=lambda v: VARIANTS.index(v["name"]))],
         "rollouts": [

@@ -39,6 +39,14 @@ def facts(*, distilled_right: int) -> dict:
             "plain": {"rows": 9, "seconds": 2},
         },
         "fleet": [],
+        "personal": {
+            "own": 244,
+            "tested": 1239,
+            "released": 0.8,
+            "personal": 0.875,
+            "scratch": 0.825,
+            "people": [{"kept": True}, {"kept": False}],
+        },
         **{title: {"rollout": rollout, "events": [], "assignments": [], "stages": []} for title in ("good", "broken")},
     }
     return {"seconds": 100.0, **report.facts(told)}
@@ -69,3 +77,16 @@ def test_a_better_student_is_shown_as_released(show) -> None:
     assert "student, released" not in said
     assert "The distilled student is released" in said
     assert "+20.0" in said
+
+
+def test_the_personal_head_is_shown_beside_the_control_and_how_often_it_won() -> None:
+    said = printed(facts(distilled_right=306))
+    assert "with a personal head where it won │ 87.5" in said
+    assert "control: from scratch on the same windows │ 82.5" in said
+    assert "1 of 2 did" in said
+
+
+def test_the_page_shows_the_personal_head_and_the_control_too() -> None:
+    said = report.page(facts(distilled_right=306))
+    assert "<tr><td>federated, with a personal head where it won<td>87.5 %" in said
+    assert "<tr><td>control: from scratch on the same windows<td>82.5 %" in said
