@@ -105,14 +105,17 @@ RUN = Transitions(
 class RoundState(StrEnum):
     OPEN = "OPEN"
     COMMITTED = "COMMITTED"
+    REFUSED = "REFUSED"
     ABANDONED = "ABANDONED"
 
 
 ROUND = Transitions(
     subject="round",
     table={
-        RoundState.OPEN: frozenset({RoundState.COMMITTED, RoundState.ABANDONED}),
+        # REFUSED: its model was worse on the holdout, or not finite; the run goes on from the old one.
+        RoundState.OPEN: frozenset({RoundState.COMMITTED, RoundState.REFUSED, RoundState.ABANDONED}),
         RoundState.COMMITTED: frozenset(),
+        RoundState.REFUSED: frozenset(),
         RoundState.ABANDONED: frozenset(),
     },
 )

@@ -24,7 +24,7 @@ from fogline_server.rollouts.service import list_rollouts, stages_of
 from fogline_server.rollouts.tables import Assignment, Rollout, Stage
 from fogline_server.training.service import list_runs, rounds_of
 from fogline_server.training.tables import Run
-from fogline_shared.states import ROLLOUT, DeviceState, JobState, RolloutState, RunState, StageState
+from fogline_shared.states import ROLLOUT, DeviceState, JobState, RolloutState, RoundState, RunState, StageState
 
 DEVICES_SHOWN = 100
 _ACCURACIES = {"holdout_accuracy": "holdout", "accuracy": "devices"}
@@ -41,12 +41,18 @@ class DeviceCard:
 
 @dataclass(frozen=True, kw_only=True)
 class RunPanel:
-    """A run with its curves; None where nothing has been measured yet."""
+    """A run with its curves; None where nothing has been measured yet.
+
+    ``failed``: attempts at rounds that came to nothing. ``refusals``: rounds that the gate refused, ``why`` the last of them.
+    """
 
     run: Run
     accuracy: Chart | None
     loss: Chart | None
     refused: int
+    failed: int
+    refusals: int
+    why: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +158,9 @@ def _current_runs(session: Session) -> Sequence[Run]:
 
 
 def _run_panel(session: Session, run: Run) -> RunPanel:
-    rounds = [r for r in rounds_of(session, run.id) if r.number > 0 and r.closed_at is not None]
+    told = rounds_of(session, run.id)
+    rounds = [r for r in told if r.number > 0 and r.closed_at is not None]
+    refused = [r for r in rounds if r.state == RoundState.REFUSED]
 
     def series(metric: str, name: str) -> Series:
         points = [(float(r.number), r.metrics[metric]) for r in rounds if _is_number(r.metrics.get(metric))]
@@ -165,6 +173,9 @@ def _run_panel(session: Session, run: Run) -> RunPanel:
         ),
         loss=chart([series("loss", "loss")], x_max=run.rounds_total, percent=False),
         refused=sum(r.metrics.get("refused", 0) for r in rounds),
+        failed=sum(len(r.attempts) for r in told),
+        refusals=len(refused),
+        why=(refused[-1].error or {}).get("message", "") if refused else "",
     )
 
 

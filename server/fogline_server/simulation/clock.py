@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fogline_server.training.admission import quorum_of
-from fogline_server.training.grid import GIVE_UP_FACTOR
+from fogline_server.training.pacing import GIVE_UP_FACTOR
 
 
 @dataclass(frozen=True, kw_only=True)

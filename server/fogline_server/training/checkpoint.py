@@ -6,10 +6,10 @@ has happened wholly or is still open with its cohort, its tasks and the replies 
 
 from __future__ import annotations
 
-import random
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -20,11 +20,13 @@ from fogline_server.db import events
 from fogline_server.devices import service as devices
 from fogline_server.devices.tables import Device
 from fogline_server.jobs.runner import Lease
+from fogline_server.training import attempts
 from fogline_server.training.admission import Judgement
+from fogline_server.training.pacing import Pace, draw
 from fogline_server.training.spec import RunSpec
 from fogline_server.training.statistics import Statistics
 from fogline_server.training.tables import Round, Run, Task, Update
-from fogline_shared.errors import Conflict
+from fogline_shared.errors import Conflict, FoglineError
 from fogline_shared.states import ROUND, RUN, RoundState, RunState, UpdateVerdict
 
 
@@ -52,21 +54,33 @@ def wanted(run: Run, spec: RunSpec, number: int) -> devices.Wanted:
     )
 
 
-def choose_cohort(session: Session, run_id: str, spec: RunSpec, number: int, *, now: datetime) -> list[Device] | int:
+@dataclass(frozen=True, kw_only=True)
+class Cohort:
+    """Who is asked, and at what pace; None: as the run's spec says."""
+
+    devices: Sequence[Device]
+    pace: Pace | None
+
+
+def choose_cohort(
+    session: Session, run_id: str, spec: RunSpec, number: int, *, attempt: int = 1, now: datetime
+) -> Cohort | int:
     """The devices of a round, by name; or, when there are fewer than ``min_devices``, how many there are."""
     eligible = devices.eligible(session, wanted(session.get_one(Run, run_id), spec, number), now=now)
     if len(eligible) < spec.min_devices:
         return len(eligible)
     # Ids are drawn anew when a device enrols: by its name it is the same device in the next fleet.
     ordered = sorted(eligible, key=lambda device: device.name)
-    if spec.max_devices is not None and len(ordered) > spec.max_devices:
-        # Not a secret: the same run over the same fleet should pick the same devices.
-        ordered = random.Random(f"{spec.seed}/{number}").sample(ordered, spec.max_devices)  # noqa: S311
-    return ordered
+    pace = attempts.pace(session, run_id, spec, now=now)
+    count = min(len(ordered) if pace is None else pace.asked, spec.max_devices or len(ordered))
+    lot = f"{spec.seed}/{number}" if attempt == 1 else f"{spec.seed}/{number}/{attempt}"
+    rests = attempts.resting(session, run_id, spec, fleet=len(ordered), asked=count)
+    chosen = set(draw([device.id for device in ordered], count, lot=lot, rests=rests))
+    return Cohort(devices=[device for device in ordered if device.id in chosen], pace=pace)
 
 
 def open_round(session: Session, run_id: str, number: int) -> Round | None:
-    """The round, if it was opened before."""
+    """The round, if it was opened before. Without a cohort it waits for one, after an attempt that failed."""
     return session.get(Round, (run_id, number))
 
 
@@ -82,22 +96,20 @@ def check_not_paused(session: Session, lease: Lease, run_id: str) -> None:
         raise RunPaused(run_id)
 
 
-def start_round(
-    session: Session, lease: Lease, run: Run, number: int, cohort: Sequence[Device], *, now: datetime
-) -> None:
-    """Open a round with a cohort that no restart changes."""
+def start_round(session: Session, lease: Lease, run: Run, number: int, cohort: Cohort, *, now: datetime) -> Round:
+    """Open a round, or try an open one again, with a cohort that no restart changes."""
     lease.check(session)
-    row = Round(
-        run_id=run.id,
-        number=number,
-        state=RoundState.OPEN,
-        cohort=[device.id for device in cohort],
-        params_in=run.params_digest,
-        metrics={},
-        started_at=now,
-    )
-    session.add(row)
-    events.record(session, "run.round_opened", "run", run.id, round=number, devices=len(cohort))
+    row = open_round(session, run.id, number)
+    if row is None:
+        row = Round(run_id=run.id, number=number, state=RoundState.OPEN, params_in=run.params_digest, metrics={})
+        row.attempts = []
+        session.add(row)
+    row.cohort = [device.id for device in cohort.devices]
+    row.pace = None if cohort.pace is None else cohort.pace.as_json()
+    row.started_at = now
+    tried = attempts.number_of(row)
+    events.record(session, "run.round_opened", "run", run.id, round=number, attempt=tried, devices=len(row.cohort))
+    return row
 
 
 def nodes_of(session: Session, cohort: Sequence[str]) -> dict[int, str]:
@@ -109,29 +121,44 @@ def nodes_of(session: Session, cohort: Sequence[str]) -> dict[int, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundEnd:
-    """What a round came to. ``judgements`` by the kind of their task; ``params`` None: the round trained nothing."""
+    """What a round came to. ``judgements`` by the kind of their task; ``params`` None: the round trained nothing.
 
-    judgements: Mapping[str, Sequence[Judgement]]
-    metrics: Mapping[str, Any]
+    ``refusal``: why the gate does not let its model through; the old parameters and the strategy's old state stay.
+    ``failure``: why its cohort has come to nothing; the round stays open for another.
+    """
+
+    judgements: Mapping[str, Sequence[Judgement]] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
     params: str | None = None
     strategy_state: str | None = None
     statistics: Statistics | None = None
+    refusal: Mapping[str, str] | None = None
+    failure: FoglineError | None = None
 
 
 def commit_round(session: Session, lease: Lease, run_id: str, number: int, end: RoundEnd, *, now: datetime) -> None:
     """Write the end of a round."""
     lease.check(session)
     row, run = session.get_one(Round, (run_id, number)), session.get_one(Run, run_id)
-    row.state = ROUND.check(RoundState(row.state), RoundState.COMMITTED)
+    if end.failure is not None:
+        attempts.fail(session, row, end.failure, now=now)
+        return
+    refused = end.refusal is not None
+    row.state = ROUND.check(RoundState(row.state), RoundState.REFUSED if refused else RoundState.COMMITTED)
     row.closed_at = now
-    verdicts = _write_verdicts(session, run_id, number, end.judgements)
+    verdicts = _write_verdicts(session, row, end.judgements)
     row.metrics = {
-        **{name: value for name, value in end.metrics.items() if value is not None},
+        # JSON knows neither NaN nor infinity, and a loss may be either.
+        **{name: value for name, value in end.metrics.items() if value is not None and math.isfinite(value)},
         **{verdict.lower(): verdicts[verdict] for verdict in UpdateVerdict},
         "seconds": round((now - row.started_at).total_seconds(), 3),
     }
     if end.statistics is not None:
         run.statistics = end.statistics.as_json()
+    if end.refusal is not None:
+        row.error, run.rounds_done = dict(end.refusal), number
+        events.record(session, "run.round_refused", "run", run_id, round=number, metrics=row.metrics, error=row.error)
+        return
     if end.params is not None:
         row.params_out = run.params_digest = end.params
         run.strategy_state_digest = end.strategy_state
@@ -139,12 +166,11 @@ def commit_round(session: Session, lease: Lease, run_id: str, number: int, end: 
     events.record(session, "run.round_committed", "run", run_id, round=number, metrics=row.metrics)
 
 
-def _write_verdicts(
-    session: Session, run_id: str, number: int, judgements: Mapping[str, Sequence[Judgement]]
-) -> Counter[str]:
-    """Write what became of each reply; how many replies of the round there are of each verdict, over all kinds of task."""
+def _write_verdicts(session: Session, row: Round, judgements: Mapping[str, Sequence[Judgement]]) -> Counter[str]:
+    """Write what became of each reply; how many replies of the attempt there are of each verdict, over all kinds of task."""
     query = select(Task.kind, Task.node_id, Update).join(Update, Update.task_id == Task.id)
-    rows = session.execute(query.where(Task.run_id == run_id, Task.round == number))
+    mine = (Task.run_id == row.run_id, Task.round == row.number, Task.attempt == attempts.number_of(row))
+    rows = session.execute(query.where(*mine))
     updates = {(kind, node_id): update for kind, node_id, update in rows}
     for kind, judged in judgements.items():
         for judgement in judged:

@@ -20,6 +20,7 @@ from fogline_server.jobs.doorbell import DEVICES, Doorbell, Waiter
 from fogline_server.jobs.runner import Lease
 from fogline_server.training.admission import quorum_of
 from fogline_server.training.cohort_grid import CohortGrid
+from fogline_server.training.pacing import GIVE_UP_FACTOR
 from fogline_server.training.tables import Task, Update
 from fogline_shared import flower, tensors
 from fogline_shared.errors import Conflict, Corrupt, FoglineError
@@ -27,8 +28,6 @@ from fogline_shared.flower import Address, ArrayRecord, Message, RecordDict
 from fogline_shared.protocol import BlobRef
 from fogline_shared.states import UpdateVerdict
 
-# A phase without a quorum fails at this many times its deadline.
-GIVE_UP_FACTOR = 4
 # How long a lost ring may delay a round.
 _LOOK_EVERY_S = 0.5
 
@@ -37,7 +36,8 @@ _LOOK_EVERY_S = 0.5
 class Phase:
     """One exchange with a cohort: a round's ``query``, ``train`` or ``evaluate``.
 
-    ``nodes``: device id by node id, in the cohort's order.
+    ``nodes``: device id by node id, in the cohort's order. ``target``: it closes when so many have sent what is no error;
+    None: when all have answered. ``attempt``: a round that failed is sent again, under the next number.
     """
 
     run_id: str
@@ -48,10 +48,13 @@ class Phase:
     quorum: float
     deadline_s: float
     max_reply_bytes: int
+    target: int | None = None
+    attempt: int = 1
 
     def task_id(self, node_id: int) -> str:
         """The same for whoever sends it: sending twice is sending once."""
-        return f"{self.run_id}-{self.round}-{self.kind}-{node_id}"
+        number = str(self.round) if self.attempt == 1 else f"{self.round}.{self.attempt}"
+        return f"{self.run_id}-{number}-{self.kind}-{node_id}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,7 @@ class GatewayGrid(CohortGrid):
             select(
                 func.count().filter(Task.closed.is_(False)).label("pending"),
                 func.count(Update.task_id).label("answered"),
+                func.count(Update.task_id).filter(Update.code == "").label("usable"),
             )
             .select_from(Task)
             .outerjoin(Update, Update.task_id == Task.id)
@@ -137,12 +141,16 @@ class GatewayGrid(CohortGrid):
 
     def _complete(self, sent_at: datetime, sent: int) -> bool:
         with self._parts.db.read() as session:
-            pending, answered = session.execute(self._state).one()
+            pending, answered, usable = session.execute(self._state).one()
         self._parts.on_wait(answered, sent)
-        if not pending:
+        aim = sent
+        if self._phase.target is not None:
+            # More were asked than are needed: an error is no answer.
+            aim, answered = min(self._phase.target, sent), usable
+        if not pending or answered >= aim:
             return True
         waited_s = (self._parts.clock() - sent_at).total_seconds()
-        needed = quorum_of(self._phase.quorum, sent)
+        needed = quorum_of(self._phase.quorum, aim)
         if waited_s >= self._phase.deadline_s and answered >= needed:
             return True
         if waited_s >= GIVE_UP_FACTOR * self._phase.deadline_s:
@@ -159,6 +167,7 @@ class GatewayGrid(CohortGrid):
             id=self._phase.task_id(node_id),
             run_id=self._phase.run_id,
             round=self._phase.round,
+            attempt=self._phase.attempt,
             kind=self._phase.kind,
             device_id=self._phase.nodes[node_id],
             recipe=self._phase.recipe,
@@ -189,6 +198,7 @@ class GatewayGrid(CohortGrid):
         return (
             Task.run_id == self._phase.run_id,
             Task.round == self._phase.round,
+            Task.attempt == self._phase.attempt,
             Task.kind == self._phase.kind,
         )
 

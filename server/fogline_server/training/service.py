@@ -175,6 +175,7 @@ def end_run(session: Session, run_id: str, state: RunState, *, now: datetime, er
     open_rounds = select(Round).where(Round.run_id == run_id, Round.state == RoundState.OPEN)
     for row in session.scalars(open_rounds):
         row.state = ROUND.check(RoundState(row.state), RoundState.ABANDONED)
+        row.error = error
         row.closed_at = now
     session.execute(update(Task).where(Task.run_id == run_id, Task.closed.is_(False)).values(closed=True))
     events.record(session, f"run.{state.lower()}", "run", run_id, error=error)

@@ -9,6 +9,8 @@ from typing import Any
 
 from fogline_server.training.admission import quorum_of
 from fogline_server.training.ensemble.spec import Ensemble
+from fogline_server.training.gate import Gate
+from fogline_server.training.pacing import Pacing
 from fogline_server.training.strategies import base as strategies
 from fogline_shared.checks import number
 from fogline_shared.codecs import base as codecs
@@ -43,8 +45,9 @@ class RunSpec:
     evaluate after each n-th round (0: never). ``distil_from`` names the run whose model the devices learn soft labels
     from; ``init_from`` a parameter blob to start at. ``codec`` is how devices that can encode their updates.
     ``extensions``: rounds that were added to the run later, one number each time.
-    ``eligibility`` are the conditions a device must meet, beside its tags; ``ensemble``: which device classes train other
-    sizes, whose ensemble teaches ``size``.
+    ``eligibility`` are the conditions a device must meet, beside its tags. ``pacing``: how many are asked and what a round that
+    failed comes to; ``gate``: which new models are refused; ``ensemble``: which device classes
+    train other sizes, whose ensemble teaches ``size``.
     Raises InvalidInput ``invalid_run``, ``invalid_eligibility``, ``unknown_strategy``, ``unknown_codec`` or
     ``invalid_option``, naming the field and its range.
     """
@@ -70,6 +73,8 @@ class RunSpec:
     extensions: Sequence[int] = ()
     codec: str = codecs.NONE
     codec_options: Mapping[str, Any] = field(default_factory=dict)
+    pacing: Pacing = field(default_factory=Pacing)
+    gate: Gate = field(default_factory=Gate)
     ensemble: Ensemble = field(default_factory=Ensemble)
 
     def __post_init__(self) -> None:
@@ -86,6 +91,7 @@ class RunSpec:
         for rounds in self.extensions:
             number("extensions", rounds, low=1, high=100_000, whole=True)
         self._check_plan()
+        self._check_target()
         if self.init_from is not None and (len(self.init_from) != 64 or not set(self.init_from) <= _DIGEST):
             raise InvalidInput("invalid_run", "init_from must be a digest: 64 lower-case hexadecimal digits")
         if self.ensemble and self.distil_from is not None:
@@ -100,6 +106,11 @@ class RunSpec:
                 raise InvalidInput("invalid_run", f"plan has no field {name!r}; fields: {known}", field=f"plan.{name}")
             low, high = PLAN_RANGES[name]
             number(f"plan.{name}", value, low=low, high=high, whole=name in _WHOLE)
+
+    def _check_target(self) -> None:
+        if self.pacing.target is not None:
+            high = 10_000 if self.max_devices is None else self.max_devices
+            number("pacing.target", self.pacing.target, low=self.min_devices, high=high, whole=True)
 
     def rule(self) -> strategies.Rule:
         """The strategy, validated."""
@@ -178,11 +189,11 @@ class RunSpec:
     def from_json(cls, value: Mapping[str, Any]) -> RunSpec:
         """Inverse of :meth:`as_json`; raises InvalidInput ``invalid_run`` for unknown or missing fields.
 
-        A run stored before there were conditions has none.
+        A run stored before there were conditions, pacing or a gate has none.
         """
         if unknown := sorted(set(value) - {f.name for f in fields(cls)}):
             raise InvalidInput("invalid_run", f"a run has no field {unknown[0]!r}", field=unknown[0])
         if "recipe" not in value:
             raise InvalidInput("invalid_run", "a run names its recipe", field="recipe")
-        parts: dict[str, Any] = {"eligibility": Eligibility, "ensemble": Ensemble}
+        parts: dict[str, Any] = {"eligibility": Eligibility, "pacing": Pacing, "gate": Gate, "ensemble": Ensemble}
         return cls(**{**value, **{name: part.from_json(value.get(name, {})) for name, part in parts.items()}})

@@ -3,7 +3,7 @@
     begin            RUNNING; parameters of the last committed round, or initial ones
     round 0          devices send sums → standardisation (a distilled run takes its teacher's)
     round 1 … n      cohort → Flower strategy configures → tasks → replies → admission → strategy aggregates
-                     → (devices evaluate) → holdout accuracy → commit
+                     → holdout accuracy → gate → (devices evaluate) → commit; a cohort that fails makes way for another
     end              SUCCEEDED, in the transaction that ends the job; a paused run's job ends before its next round
 
 The parameters after each round depend on the run's seed and the replies alone, so an interrupted run ends with the very
@@ -12,15 +12,17 @@ bytes of an uninterrupted one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
 from fogline_recipes import parameters
 from fogline_server.db.base import utc_now
 from fogline_server.devices.queries import classes_of
 from fogline_server.jobs.doorbell import EVENTS, RUN
 from fogline_server.jobs.runner import JobContext, Outcome
-from fogline_server.training import checkpoint, lifecycle, rounds
+from fogline_server.training import attempts, checkpoint, lifecycle, rounds
+from fogline_server.training.attempts import Attempt
 from fogline_server.training.checkpoint import RoundEnd, RunPaused
 from fogline_server.training.ensemble.rounds import Sizes
 from fogline_server.training.ensemble.rows import compared
@@ -31,14 +33,16 @@ from fogline_server.training.statistics import Statistics
 from fogline_server.training.strategies import base as strategies
 from fogline_server.training.tables import Run
 from fogline_shared import flower, tensors
-from fogline_shared.errors import InvalidInput
+from fogline_shared.errors import Conflict, InvalidInput
 from fogline_shared.flower import ArrayRecord
-from fogline_shared.recipe import load_recipe
+from fogline_shared.recipe import Evaluation, load_recipe
 
 _SMALL_REPLY = 64 * 1024
 # What a reply may weigh beyond the parameters it was sent: its header's own spelling.
 _SLACK = 64 * 1024
 _WAIT_FOR_DEVICES_S = 0.5
+
+T = TypeVar("T")
 
 
 class Trainer:
@@ -57,6 +61,10 @@ class Trainer:
         # Evaluates on the holdout and tells which arrays are running statistics; its weights come from `_arrays`.
         self._model = self._recipe.model(self._run.size, seed=self._spec.seed)
         self._holdout = self._recipe.holdout()
+        self._spec.gate.check_holdout(self._recipe.name, self._holdout)
+        # How the present parameters do on the holdout, once the gate has asked.
+        self._present: Evaluation | None = None
+        self._measured: Evaluation | None = None
         self._sizes = Sizes(self._recipe, self._spec) if self._spec.ensemble else None
 
     def run(self) -> Outcome:
@@ -65,8 +73,10 @@ class Trainer:
             arrays = self._restore()
             statistics = self._statistics()
             teacher = self._teacher()
+            self._check_patience()
             for number in range(self._run.rounds_done + 1, self._spec.total_rounds + 1):
-                arrays = self._round(number, arrays, statistics, teacher)
+                work = partial(self._round, arrays=arrays, statistics=statistics, teacher=teacher)
+                arrays = self._tried(number, work)
         except RunPaused:
             pass
         finally:
@@ -83,6 +93,7 @@ class Trainer:
         """The parameters and the strategy's state as the last committed round left them."""
         if self._run.params_digest is None:
             self._initialise()
+        self._strategy = self._rule.build(self._recipe)
         state: Mapping[str, Any] = {}
         if self._run.strategy_state_digest is not None:
             kept = tensors.decode(self._blobs.read(self._run.strategy_state_digest))
@@ -126,35 +137,78 @@ class Trainer:
                 session.get_one(Run, self._run.id).statistics = known
             assert known is not None, "create_run asks for a teacher that SUCCEEDED"
             return Statistics.from_json(known)
-        nodes = self._cohort(0)
-        grid = self._grid(0, "query", nodes, _SMALL_REPLY)
+        return self._tried(0, self._gather)
+
+    def _gather(self, attempt: Attempt) -> Statistics:
+        grid = self._grid(attempt, "query", _SMALL_REPLY)
         statistics, judgements = rounds.gather_statistics(grid, self._recipe, needed=self._spec.fewest_updates)
         self._commit(0, RoundEnd(judgements={"query": judgements}, metrics={}, statistics=statistics))
         return statistics
 
-    def _round(self, number: int, arrays: ArrayRecord, statistics: Statistics, teacher: Teacher | None) -> ArrayRecord:
-        nodes = self._cohort(number)
+    def _tried(self, number: int, work: Callable[[Attempt], T]) -> T:
+        """Work on a round with one cohort after another, as often as the run's pacing allows."""
+        while True:
+            attempt = self._cohort(number)
+            try:
+                return work(attempt)
+            except Conflict as error:
+                if not attempts.may_retry(self._spec.pacing, attempt, error):
+                    raise
+                self._commit(number, RoundEnd(failure=error))
+                self._restore()
+
+    def _round(
+        self, attempt: Attempt, arrays: ArrayRecord, statistics: Statistics, teacher: Teacher | None
+    ) -> ArrayRecord:
+        number = attempt.round
         plan = self._spec.train_plan(self._recipe, number)
         assert self._run.params_digest is not None
         largest = max(self._blobs.size(self._run.params_digest), self._sizes.largest() if self._sizes else 0)
-        training = self._grid(number, "train", nodes, largest + _SLACK)
-        trained = self._train(training, nodes, number, arrays, statistics, teacher)
+        training = self._grid(attempt, "train", largest + _SLACK)
+        trained = self._train(training, attempt.nodes, number, arrays, statistics, teacher)
         judgements = {"train": trained.judgements}
         metrics: dict[str, Any] = {"loss": trained.loss, "learning_rate": plan.learning_rate}
         metrics |= {"bytes_sent": trained.bytes_sent, "bytes_plain": trained.bytes_plain}
         params = self._blobs.put(tensors.encode(flower.arrays_of(trained.arrays))).digest
         new = flower.read_arrays(self._blobs.path(params))
+        metrics |= {**trained.further, **self._on_holdout(new, statistics)}
+        if (refusal := self._refusal(number, arrays, new, statistics)) is not None:
+            return self._refuse(number, RoundEnd(judgements=judgements, metrics=metrics, refusal=refusal))
         if self._spec.evaluate_every and number % self._spec.evaluate_every == 0:
-            grid = self._grid(number, "evaluate", nodes, _SMALL_REPLY)
+            grid = self._grid(attempt, "evaluate", _SMALL_REPLY)
             evaluated = rounds.evaluate(grid, self._strategy, new, number, size=self._run.size, statistics=statistics)
             judgements["evaluate"] = evaluated.judgements
             metrics |= {"accuracy": evaluated.accuracy, "evaluation_loss": evaluated.loss}
-        metrics |= {**trained.further, **self._on_holdout(new, statistics)}
         end = RoundEnd(judgements=judgements, metrics=metrics, params=params, strategy_state=self._strategy_state())
         self._commit(number, end)
         training.release()
-        self._run.params_digest = params
+        self._run.params_digest, self._run.strategy_state_digest = params, end.strategy_state
+        self._present = self._measured
         return new
+
+    def _refusal(
+        self, number: int, old: ArrayRecord, new: ArrayRecord, statistics: Statistics
+    ) -> Mapping[str, str] | None:
+        """Why the gate refuses the new model, which has just been measured on the holdout."""
+        measured = self._measured
+        if not self._spec.gate.on or measured is None:
+            return None
+        if self._present is None:
+            self._on_holdout(old, statistics)
+            self._present, self._measured = self._measured, measured
+        assert self._present is not None, "there is a holdout"
+        return self._spec.gate.refuses(number, self._present, measured, flower.arrays_of(new).values())
+
+    def _refuse(self, number: int, end: RoundEnd) -> ArrayRecord:
+        """Go on from the old parameters and the strategy's old state."""
+        self._commit(number, end)
+        self._check_patience()
+        return self._restore()
+
+    def _check_patience(self) -> None:
+        with self._db.read() as session:
+            count, why = attempts.refusals(session, self._run.id)
+        self._spec.gate.check_patience(count, why)
 
     def _train(
         self,
@@ -199,31 +253,34 @@ class Trainer:
         if self._holdout is None:
             return {}
         parameters.write(self._model, flower.arrays_of(arrays))
-        evaluation = self._recipe.evaluate(self._model, self._holdout, statistics.standardisation)
-        return {"holdout_accuracy": evaluation.accuracy, "holdout_loss": evaluation.loss}
+        self._measured = self._recipe.evaluate(self._model, self._holdout, statistics.standardisation)
+        return {"holdout_accuracy": self._measured.accuracy, "holdout_loss": self._measured.loss}
 
     def _strategy_state(self) -> str | None:
         state = strategies.read_state(self._rule, self._strategy) | (self._sizes.state() if self._sizes else {})
         return self._blobs.put(tensors.encode(state)).digest if state else None
 
-    def _cohort(self, number: int) -> dict[int, str]:
-        """The nodes of a round: as it was opened, or of the devices that are there now, waiting for enough of them."""
+    def _cohort(self, number: int) -> Attempt:
+        """A round's cohort: as it was opened, or of the devices that are there now, waiting for enough of them."""
         while True:
             with self._db.transaction() as session:
                 row = checkpoint.open_round(session, self._run.id, number)
-                if row is not None:
-                    return checkpoint.nodes_of(session, row.cohort)
+                if row is not None and row.cohort:
+                    return attempts.attempt_of(row, self._spec, checkpoint.nodes_of(session, row.cohort))
                 checkpoint.check_not_paused(session, self._lease, self._run.id)
-                now = utc_now()
-                cohort = checkpoint.choose_cohort(session, self._run.id, self._spec, number, now=now)
+                now, tried = utc_now(), attempts.number_of(row)
+                cohort = checkpoint.choose_cohort(session, self._run.id, self._spec, number, attempt=tried, now=now)
                 if not isinstance(cohort, int):
-                    checkpoint.start_round(session, self._lease, self._run, number, cohort, now=now)
-                    return {device.node_id: device.id for device in cohort}
+                    row = checkpoint.start_round(session, self._lease, self._run, number, cohort, now=now)
+                    nodes = {device.node_id: device.id for device in cohort.devices}
+                    return attempts.attempt_of(row, self._spec, nodes)
             message = f"round {number} waits for devices: {cohort} of {self._spec.min_devices} are eligible"
             self._lease.progress(self._progress(number), self._spec.total_rounds, message)
             self._waiter.wait(_WAIT_FOR_DEVICES_S)
 
-    def _grid(self, number: int, kind: str, nodes: Mapping[int, str], max_reply_bytes: int) -> GatewayGrid:
+    def _grid(self, attempt: Attempt, kind: str, max_reply_bytes: int) -> GatewayGrid:
+        number = attempt.round
+
         def on_wait(answered: int, of: int) -> None:
             message = f"round {number} ({kind}): {answered} of {of} devices have answered"
             self._lease.progress(self._progress(number), self._spec.total_rounds, message)
@@ -233,10 +290,12 @@ class Trainer:
             recipe=self._run.recipe,
             round=number,
             kind=kind,
-            nodes=nodes,
+            nodes=attempt.nodes,
             quorum=self._spec.quorum,
-            deadline_s=self._spec.round_deadline_s,
+            deadline_s=attempt.deadline_s,
             max_reply_bytes=max_reply_bytes,
+            target=attempt.target,
+            attempt=attempt.number,
         )
         parts = Parts(
             db=self._db,
@@ -256,4 +315,8 @@ class Trainer:
         with self._db.transaction() as session:
             checkpoint.commit_round(session, self._lease, self._run.id, number, end, now=utc_now())
         self._context.doorbell.ring(EVENTS)
-        self._lease.progress(number, self._spec.total_rounds, f"round {number} of {self._spec.total_rounds} is done")
+        total = self._spec.total_rounds
+        if end.failure is None:
+            self._lease.progress(number, total, f"round {number} of {total} is done")
+        else:
+            self._lease.progress(self._progress(number), total, f"round {number} is tried again: {end.failure.code}")

@@ -57,7 +57,7 @@ def chosen(database: Database, run_id: str, number: int = 1, *, now: datetime = 
     with database.read() as session:
         spec = RunSpec.from_json(service.get_run(session, run_id).spec)
         cohort = checkpoint.choose_cohort(session, run_id, spec, number, now=now)
-    return cohort if isinstance(cohort, int) else [device.node_id - FIRST_NODE for device in cohort]
+    return cohort if isinstance(cohort, int) else [device.node_id - FIRST_NODE for device in cohort.devices]
 
 
 def ask(database: Database, run_id: str, index: int, *, now: datetime = NOW) -> WhyNot:

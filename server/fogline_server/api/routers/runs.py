@@ -33,6 +33,8 @@ from fogline_server.db.base import utc_now
 from fogline_server.registry.origins import create_run_from, extend_run
 from fogline_server.training import lifecycle, service
 from fogline_server.training.ensemble.spec import Ensemble
+from fogline_server.training.gate import Gate
+from fogline_server.training.pacing import Pacing
 from fogline_server.training.spec import RunSpec
 from fogline_server.training.tables import Run
 from fogline_shared.eligibility import Eligibility
@@ -65,6 +67,23 @@ class EnsembleChoice(schemas.Request):
     temperature: float = 1.0
 
 
+class PacingChoice(schemas.Request):
+    """How many devices a round asks, and what one that failed comes to; by default all, and the run fails."""
+
+    target: Whole | None = None
+    over_selection: float = 0.0
+    self_tuning: bool = False
+    steering: bool = False
+    retries: Whole = 0
+
+
+class GateChoice(schemas.Request):
+    """Which rounds' models are refused, by points of accuracy lost on the recipe's holdout; by default none."""
+
+    max_drop: float | None = None
+    patience: Whole = 5
+
+
 class NewRun(schemas.Request):
     """What to train. The ranges are checked by the run itself; a message names the field and its range."""
 
@@ -89,6 +108,8 @@ class NewRun(schemas.Request):
     init_from_release: Id | None = None
     codec: Id = "none"
     codec_options: JsonObject = Field(default_factory=dict)
+    pacing: PacingChoice = PacingChoice()
+    gate: GateChoice = GateChoice()
     ensemble: EnsembleChoice = EnsembleChoice()
 
     def spec(self) -> RunSpec:
@@ -96,6 +117,7 @@ class NewRun(schemas.Request):
         given = self.model_dump(exclude={"init_from_release"})
         given["plan"] = {name: int(v) if v == int(v) else v for name, v in self.plan.items()}
         given["eligibility"] = Eligibility(**given["eligibility"])
+        given["pacing"], given["gate"] = Pacing(**given["pacing"]), Gate(**given["gate"])
         given["ensemble"] = Ensemble(**given["ensemble"])
         return RunSpec(**given)
 
@@ -122,7 +144,11 @@ class RunView(Resource):
 
 
 class RoundView(Resource):
-    """``cohort``: device ids; ``metrics``: what was measured, for curves. Round 0 gathers statistics."""
+    """``cohort``: device ids; ``metrics``: what was measured, for curves. Round 0 gathers statistics.
+
+    ``attempts``: cohorts that failed before this one; ``pace``: how many answers this one is for and until when, null: as the
+    run says; ``error``: why a round was refused or abandoned.
+    """
 
     number: int
     state: RoundState
@@ -130,6 +156,9 @@ class RoundView(Resource):
     params_in: str | None
     params_out: str | None
     metrics: dict[str, Any]
+    attempts: list[dict[str, Any]]
+    pace: dict[str, Any] | None
+    error: dict[str, Any] | None
     started_at: datetime
     closed_at: datetime | None
 

@@ -64,6 +64,13 @@ def start(
     ensemble: Annotated[
         list[str] | None, typer.Option(help="Of --size-of: fusion=median, steps=200, temperature=1 …; may be repeated.")
     ] = None,
+    pacing: Annotated[
+        list[str] | None,
+        typer.Option(help="target=50, over_selection=0.3, self_tuning=true, retries=2 …; may be repeated."),
+    ] = None,
+    gate: Annotated[
+        list[str] | None, typer.Option(help="max_drop=5 (points on the holdout), patience=5; may be repeated.")
+    ] = None,
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
@@ -86,6 +93,8 @@ def start(
         "init_from_release": from_release,
         "codec": codec,
         "codec_options": pairs(codec_option, "--codec-option"),
+        "pacing": pairs(pacing, "--pacing"),
+        "gate": pairs(gate, "--gate"),
         "ensemble": {**pairs(ensemble, "--ensemble"), "sizes": texts(size_of, "--size-of")},
     }
     connection = api(context)
@@ -148,7 +157,14 @@ def show_run(context: typer.Context, run: str, *, as_json: AsJson = False) -> No
     columns += [(name, _metric(name)) for name in ("accepted", "refused", "error", "late")]
     columns += [(heading, _bytes(name)) for heading, name in (("sent", "bytes_sent"), ("plain", "bytes_plain"))]
     columns += [(name, _metric(name)) for name in measured]
+    columns.append(("why", _why))
     return show.table(rounds, columns, empty="no rounds yet")
+
+
+def _why(each: dict[str, Any]) -> str:
+    """Why a round's result is not used, and what its earlier cohorts failed of."""
+    failed = [f"attempt {i} of {len(a['cohort'])} devices: {a['code']}" for i, a in enumerate(each["attempts"], 1)]
+    return "; ".join([*failed, *([each["error"]["message"]] if each["error"] else [])])
 
 
 def _metric(name: str) -> Callable[[dict[str, Any]], object]:
