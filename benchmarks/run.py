@@ -12,7 +12,7 @@ import traceback
 
 from harness import Figure, Options, progress, show, write
 
-GROUPS = ("edge", "batch", "round_overhead", "smartwatch_margin", "update_codecs", "federation.robustness", "demo")
+GROUPS = ("edge", "batch", "round_overhead", "smartwatch_margin", "update_codecs", "federation.aggregation", "federation.simulation", "federation.robustness", "demo")
 
 
 def main() -> int:
