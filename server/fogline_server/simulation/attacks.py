@@ -78,10 +78,10 @@ class Kind:
 
 
 def stamp(x: FloatArray) -> FloatArray:
-    """Examples (n, channels, ...) with the backdoor's trigger: the last quarter of each axis at the brightest value."""
+    """Examples (n, channels, ...) with the trigger: of the first channel the last quarter of each axis at the brightest value."""
     marked = x.copy()
-    corner = tuple(slice(-max(1, length // 4), None) for length in x.shape[2:])
-    marked[(slice(None), slice(None), *corner)] = x.max()
+    corner = (slice(None), *(slice(-max(1, length // 4), None) for length in x.shape[2:]))
+    marked[:, 0][corner] = x.max()
     return marked
 
 

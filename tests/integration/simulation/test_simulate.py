@@ -82,7 +82,12 @@ def test_a_fifth_of_attackers_undoes_the_mean_and_not_a_robust_rule(simulate: Si
 
 @pytest.mark.parametrize(
     ("attack", "code"),
-    [("nan", "not_finite"), ("sign_flip:100", "implausible_norm"), ("gaussian:50", "implausible_norm")],
+    [
+        ("nan", "not_finite"),
+        ("inf", "not_finite"),
+        ("sign_flip:100", "implausible_norm"),
+        ("gaussian:50", "implausible_norm"),
+    ],
 )
 def test_admission_leaves_the_crude_attackers_out(simulate: Simulate, attack: str, code: str) -> None:
     facts, _ = simulate("--devices", 10, "--rounds", 1, "--attack", attack, "--attackers", 0.2)
@@ -90,6 +95,25 @@ def test_admission_leaves_the_crude_attackers_out(simulate: Simulate, attack: st
     assert told["left_out"] == {code: 2}
     assert told["accepted"] == 8
     assert told["attackers"] == {"answered": 2, "accepted": 0}
+
+
+def test_attackers_that_agree_turn_the_mean_around_and_not_fltrust(simulate: Simulate) -> None:
+    """Two of five, each sending twice the honest mean backwards: FedAvg goes 0.6 - 0.8 times it."""
+    attack = ("--devices", 10, "--rounds", 4, "--attack", "ipm:2", "--attackers", 0.4)
+    facts = {strategy: simulate(*attack, "--strategy", strategy)[0] for strategy in ("fedavg", "fltrust")}
+    assert facts["fedavg"]["unseen"]["accuracy"] < 0.4, "chance is a quarter"
+    assert facts["fltrust"]["unseen"]["accuracy"] > 0.45
+    for told in facts.values():
+        assert told["rounds"][1]["attackers"] == {"answered": 4, "accepted": 4}
+        assert told["backdoor_success"] is None
+
+
+def test_a_backdoor_opens_in_the_mean_and_not_in_fltrust(simulate: Simulate) -> None:
+    """Tiny's signals look like the target's with the mark on them, whoever trains: about 0.88 of them without a backdoor."""
+    attack = ("--devices", 10, "--rounds", 6, "--attack", "model_replacement:4", "--attackers", 0.2)
+    success = {s: simulate(*attack, "--strategy", s)[0]["backdoor_success"] for s in ("fedavg", "fltrust")}
+    assert success["fedavg"] > 0.97
+    assert success["fltrust"] < 0.9
 
 
 def test_a_free_rider_and_a_label_flipper_are_admitted(simulate: Simulate) -> None:

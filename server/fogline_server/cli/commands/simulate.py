@@ -46,7 +46,11 @@ def simulate(
         ),
     ] = None,
     attack: Annotated[
-        str | None, typer.Option(help="sign_flip[:TIMES], gaussian[:TIMES], label_flip, nan or free_rider.")
+        str | None,
+        typer.Option(
+            help="sign_flip, gaussian, alie, ipm or model_replacement, each with or without :TIMES; backdoor, label_flip, "
+            "nan, inf or free_rider."
+        ),
     ] = None,
     attackers: Annotated[float, typer.Option(help="Share of the fleet that attacks, 0 to 1.")] = 0.0,
     dropout: Annotated[float, typer.Option(help="Chance that an asked device never answers, 0 to 1.")] = 0.0,
