@@ -12,7 +12,18 @@ import traceback
 
 from harness import Figure, Options, progress, show, write
 
-GROUPS = ("edge", "batch", "round_overhead", "smartwatch_margin", "update_codecs", "federation.aggregation", "federation.simulation", "federation.robustness", "demo")
+GROUPS = (
+    "edge",
+    "batch",
+    "round_overhead",
+    "smartwatch_margin",
+    "update_codecs",
+    "federation.aggregation",
+    "federation.simulation",
+    "federation.robustness",
+    "federation.heterogeneous",
+    "demo",
+)
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from fogline_server.jobs import service as jobs
 from fogline_server.jobs.doorbell import Doorbell
 from fogline_server.training import service
 from fogline_server.training.ensemble.spec import Ensemble
-from fogline_server.training.tables import Round, Run, Task
+from fogline_server.training.tables import Run, Task
 from fogline_server.training.trainer import Trainer
 from fogline_shared.errors import InvalidInput
 
@@ -69,42 +69,38 @@ class Killed(BaseException):
     """The process is gone."""
 
 
-@pytest.mark.parametrize("where", ["before", "after"])
 def test_killed_around_a_rounds_commit_it_ends_with_the_same_bytes(
-    fleet: Database, blobs: BlobStore, doorbell: Doorbell, monkeypatch: pytest.MonkeyPatch, where: str
+    fleet: Database, blobs: BlobStore, doorbell: Doorbell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, job_id = create_run(fleet, **SPEC)
-    with Agents(fleet, blobs, doorbell, 4):
-        engine(fleet, blobs, doorbell).execute(job_id)
     honest = Trainer._commit
-    deaths = []
+    deaths: list[str] = []
+
+    def lived(*plan: str) -> tuple[Run, list[str | None]]:
+        deaths[:] = plan
+        run_id, job_id = create_run(fleet, **SPEC)
+        with Agents(fleet, blobs, doorbell, 4):
+            if plan:
+                with pytest.raises(Killed):
+                    engine(fleet, blobs, doorbell, lease_s=0.2).execute(job_id)
+            again(fleet, blobs, doorbell, job_id)
+        with fleet.read() as session:
+            return service.get_run(session, run_id), [row.params_out for row in service.rounds_of(session, run_id)]
 
     def commit(self: Trainer, number: int, *rest: object) -> None:
-        dies = number == 2 and not deaths
-        if dies and where == "before":
-            deaths.append(number)
+        where = deaths.pop() if number == 2 and deaths else ""
+        if where == "before":
             raise Killed
         honest(self, number, *rest)
-        if dies:
-            deaths.append(number)
+        if where == "after":
             raise Killed
 
     monkeypatch.setattr(Trainer, "_commit", commit)
-    hit, job_id = create_run(fleet, **SPEC)
-    with Agents(fleet, blobs, doorbell, 4):
-        with pytest.raises(Killed):
-            engine(fleet, blobs, doorbell, lease_s=0.2).execute(job_id)
-        again(fleet, blobs, doorbell, job_id)
-    assert deaths == [2]
-    first, second = run_of(fleet, whole), run_of(fleet, hit)
-    assert (second.state, second.rounds_done) == ("SUCCEEDED", 3)
-    assert first.params_digest == second.params_digest
-    assert first.strategy_state_digest == second.strategy_state_digest is not None
-    with fleet.read() as session:
-        params = [
-            [row.params_out for row in session.query(Round).where(Round.run_id == run_id)] for run_id in (whole, hit)
-        ]
-    assert params[0] == params[1]
+    whole, expected = lived()
+    for moment in ("before", "after"):
+        hit, found = lived(moment)
+        assert (hit.state, hit.rounds_done, found) == ("SUCCEEDED", 3, expected)
+        assert hit.params_digest == whole.params_digest
+        assert hit.strategy_state_digest == whole.strategy_state_digest is not None
 
 
 def again(db: Database, blobs: BlobStore, doorbell: Doorbell, job_id: str) -> None:
