@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from fogline_client.identity import Identity
 from fogline_client.inference.predictor import Predictor
 from fogline_client.journal import Journal
 from fogline_client.outbox import Outbox
+from fogline_client.personal import Personal, PersonalParts
 from fogline_client.serving import server
 from fogline_client.slots import Slots
 from fogline_client.sources.base import Source, feed, load_source
@@ -42,7 +43,7 @@ from fogline_shared import __version__
 from fogline_shared.backoff import full_jitter
 from fogline_shared.errors import Conflict, FoglineError
 from fogline_shared.longevity import settle
-from fogline_shared.protocol import DesiredState, Hello, Report, TaskOffer
+from fogline_shared.protocol import DesiredState, Hello, Report, Scalar, TaskOffer
 from fogline_shared.states import AssignmentState
 
 log = structlog.get_logger()
@@ -96,9 +97,10 @@ class Agent:
             )
         )
         self._facts = Facts(config, changed=self._sync.wake)
+        slots = Slots(state.slots)
         self._updater = Updater(
             UpdaterParts(
-                slots=Slots(state.slots),
+                slots=slots,
                 journal=Journal(state.journal),
                 runtime=self._predictor,
                 fetch=self._sync.fetch,
@@ -106,6 +108,19 @@ class Agent:
                 health=self._recorder.health,
                 incoming=state.incoming,
                 waits=self._waits,
+            )
+        )
+        self._personal = Personal(
+            PersonalParts(
+                folder=state.personal,
+                recipe=config.recipe,
+                options=config.recipe_options,
+                slots=slots,
+                predictor=self._predictor,
+                settled=lambda: self._updater.journal.ledger.attempt is None,
+                health=self._recorder.health,
+                tell=self._tell_personal,
+                after_s=config.personalise_after_s,
             )
         )
         self._host = _training_host(state, config)
@@ -144,6 +159,8 @@ class Agent:
             "facts": self._keep_facts,
             "status": lambda: self._keep_status(listeners, socket_path),
         }
+        if self._config.personalise:
+            parts["personal"] = self._personal.run
         running = [asyncio.create_task(_survive(name, part), name=name) for name, part in parts.items()]
         if listeners:
             serving = server.serve_sockets(self._predictor, listeners, uds_path=socket_path)
@@ -178,7 +195,7 @@ class Agent:
             agent_version=__version__,
             recipes=(self._config.recipe,) if self._config.recipe else (),
             running_tasks=self._tasks.known(),
-            active_digest=self._predictor.active_digest,
+            active_digest=self._personal.released_digest(),
             generation=self._updater.journal.ledger.settled,
             attributes=self._facts.told,
         )
@@ -196,6 +213,10 @@ class Agent:
                 message=message,
             )
         )
+
+    def _tell_personal(self, facts: Mapping[str, Scalar]) -> None:
+        self._facts.personal = facts
+        self._facts.look()
 
     def _waits(self) -> Iterator[float]:
         return full_jitter(self._rng, base_s=0.5, cap_s=30.0)
@@ -262,7 +283,8 @@ class Agent:
                 "device_id": self._identity.device_id,
                 "online": self._sync.online.is_set(),
                 "last_error": "" if error is None or self._sync.online.is_set() else str(error),
-                "active_digest": self._predictor.active_digest,
+                "active_digest": self._personal.released_digest(),
+                "personal": self._personal.facts() if self._config.personalise else {},
                 "generation": self._updater.journal.ledger.settled,
                 "update": attempt.step if attempt else "",
                 "task": self._tasks.current,

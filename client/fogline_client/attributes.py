@@ -20,13 +20,15 @@ _MEMORY_SHARE = 0.25
 class Facts:
     """What this device tells. ``changed`` is called when the coordinator should hear of :attr:`told` anew.
 
-    ``samples``: how many examples the device's data has, once a task has counted them.
+    ``samples``: how many examples the device's data has, once a task has counted them; ``personal``: whether a personal
+    model serves.
     """
 
     def __init__(self, config: AgentConfig, changed: Callable[[], None]) -> None:
         self._config = config
         self._changed = changed
         self.samples: int | None = None
+        self.personal: Mapping[str, Scalar] = {}
         self.told: Mapping[str, Scalar] = self.measure()
 
     def measure(self) -> dict[str, Scalar]:
@@ -46,7 +48,7 @@ class Facts:
             facts[CONSENT] = self._config.consent
         if self.samples is not None:
             facts[SAMPLES] = self.samples
-        return {**facts, **self._config.attributes}
+        return {**facts, **self.personal, **self._config.attributes}
 
     def look(self) -> None:
         """Tell the coordinator if something has changed that matters."""

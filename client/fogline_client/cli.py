@@ -64,6 +64,14 @@ Consent = Annotated[
         "--consent/--no-consent", envvar="FOGLINE_AGENT_CONSENT", help="whether the owner lets this device train"
     ),
 ]
+Personalise = Annotated[
+    bool | None,
+    typer.Option(
+        "--personalise/--no-personalise",
+        envvar="FOGLINE_AGENT_PERSONALISE",
+        help="whether a head fitted to this device's own data may serve, if it wins there",
+    ),
+]
 
 DEFAULT_STATE = Path(".fogline-agent")
 
@@ -84,6 +92,7 @@ def enroll(
     *,
     metered: Metered = None,
     consent: Consent = None,
+    personalise: Personalise = None,
     replace: Annotated[bool, typer.Option("--replace", help="give up an identity this folder already has")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -98,7 +107,7 @@ def enroll(
         if state.identity.exists() and not replace:
             raise Conflict("already_enrolled", f"{state_dir} already has an identity; --replace gives it up")
         chosen = _overrides(recipe, option, port, socket_path, source, source_option, attribute)
-        chosen |= _will(metered=metered, consent=consent)
+        chosen |= _will(metered=metered, consent=consent, personalise=personalise)
         config = AgentConfig(
             name=name or socket.gethostname().split(".")[0].lower(),
             device_class=device_class,
@@ -129,6 +138,7 @@ def run_agent(
     *,
     metered: Metered = None,
     consent: Consent = None,
+    personalise: Personalise = None,
 ) -> None:
     """Serve predictions and stay in sync until SIGINT or SIGTERM. Options override what `enroll` wrote."""
     with _failures(as_json=False):
@@ -136,7 +146,7 @@ def run_agent(
 
         state = StateDir(root=state_dir)
         overrides = _overrides(recipe, option, port, socket_path, source, source_option, attribute)
-        overrides |= _will(metered=metered, consent=consent)
+        overrides |= _will(metered=metered, consent=consent, personalise=personalise)
         config = settings.load(state.config, overrides=overrides)
         with only_agent(state.lock):
             asyncio.run(_until_signal(Agent(state, config).run))
@@ -170,6 +180,7 @@ def status(
             "last_error": live["last_error"] if running else "",
             "active_digest": pointer.digest if pointer else "",
             "generation": ledger.settled,
+            "personal": live.get("personal", {}) if running else {},
             "update": str(ledger.attempt.step) if ledger.attempt else "",
             "task": live["task"] if running else "",
             "url": live["url"] if running else "",
@@ -251,9 +262,9 @@ def _overrides(
     return {name: value for name, value in said.items() if value is not None}
 
 
-def _will(*, metered: bool | None, consent: bool | None) -> dict[str, bool]:
+def _will(**said: bool | None) -> dict[str, bool]:
     """What the owner said on the command line, by the setting's name."""
-    return {name: value for name, value in (("metered", metered), ("consent", consent)) if value is not None}
+    return {name: value for name, value in said.items() if value is not None}
 
 
 async def _until_signal(serve: Callable[[asyncio.Event], Any]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fogline_client import durable
+from fogline_shared.checks import finite
 from fogline_shared.enrollment import check_device_name
 from fogline_shared.errors import Corrupt, InvalidInput
 from fogline_shared.protocol import Scalar
@@ -37,6 +38,10 @@ class AgentConfig:
     metered: bool = False
     # Whether the owner lets this device train; None: nobody has asked.
     consent: bool | None = None
+    # Whether a head fitted to the device's own data may serve in place of the released one; and how long a release serves
+    # as it is first, so that its rollout's gates see it.
+    personalise: bool = False
+    personalise_after_s: float = 600.0
     attributes: Mapping[str, Scalar] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -44,9 +49,14 @@ class AgentConfig:
         if not -1 <= self.serve_port <= 65535:
             raise InvalidInput("bad_port", f"a port is 0 to 65535, or -1 for none; got {self.serve_port}")
         # The file may be edited by hand, and a "no" in quotes is no refusal.
-        for name, kinds in (("metered", bool), ("consent", bool | None)):
+        for name, kinds in (("metered", bool), ("consent", bool | None), ("personalise", bool)):
             if not isinstance(value := getattr(self, name), kinds):
                 raise InvalidInput("bad_option", f"{name} is true or false, without quotes; got {value!r}")
+        after = self.personalise_after_s
+        if not finite(after) or after < 0:
+            raise InvalidInput("bad_option", f"personalise_after_s is a number of seconds from 0; got {after!r}")
+        if self.personalise and not self.recipe:
+            raise InvalidInput("bad_option", "personalising needs a recipe, which finds this device's data")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +101,10 @@ class StateDir:
     @property
     def training(self) -> Path:
         return self.root / "training"
+
+    @property
+    def personal(self) -> Path:
+        return self.root / "personal"
 
     @property
     def status(self) -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fogline_recipes.heads import Floats, Head, behead
-from fogline_shared.errors import InvalidInput
+from fogline_shared.errors import Corrupt, InvalidInput
 from fogline_shared.manifest import METADATA_KEY, Manifest
 from fogline_shared.recipe import Dataset
 
@@ -122,3 +122,14 @@ def _named(model: ModelProto) -> bytes:
             manifest = Manifest.from_json(entry.value)
             entry.value = replace(manifest, variant=f"{manifest.variant}_personal", known_answers=()).to_json()
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def recipe_of(artifact: bytes) -> str:
+    """The recipe named by the artifact's manifest; empty when it has none. Raises Corrupt ``bad_manifest``, ``not_a_model``."""
+    import onnx
+
+    try:
+        entries = onnx.load_model_from_string(artifact).metadata_props
+    except Exception as error:  # the parser's errors share no base class
+        raise Corrupt("not_a_model", f"the artifact cannot be read: {error}") from error
+    return next((Manifest.from_json(entry.value).recipe for entry in entries if entry.key == METADATA_KEY), "")

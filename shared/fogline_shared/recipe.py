@@ -150,6 +150,8 @@ class Recipe(ABC):
     plans: ClassVar[Mapping[str, TrainPlan]] = {}
     # Default number of rounds per size.
     rounds: ClassVar[Mapping[str, int]] = {}
+    # Whether a device may fit the head (the last linear layer) to its own data, if its owner wants it.
+    personal: ClassVar[bool] = False
     # One sentence on each option of ``device_data``, by name.
     device_options: ClassVar[Mapping[str, str]] = {}
 

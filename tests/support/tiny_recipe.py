@@ -47,6 +47,7 @@ class Tiny(Recipe):
     name = "tiny"
     classes = ("one", "two", "three", "four")
     input_shape = (CHANNELS, LENGTH)
+    personal = True
     plans: ClassVar[Mapping[str, TrainPlan]] = {
         "teacher": TrainPlan(epochs=2, learning_rate=1e-2),
         "student": TrainPlan(epochs=2, learning_rate=1e-2),

@@ -6,6 +6,7 @@ last request is done, or as long as somebody (the agent, during probation) keeps
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ class Predictor:
     def __init__(self, *, engine: Engine | None = None, observe: Observer | None = None) -> None:
         self._engine = engine or load_engine()
         self._model: LoadedModel | None = None
+        self._swapping = threading.Lock()
         self._follower: Follower | None = None
         self.observe = observe
 
@@ -81,8 +83,17 @@ class Predictor:
 
     def swap(self, model: LoadedModel | None) -> LoadedModel | None:
         """Serve ``model`` from the next request on (None: nothing); returns the one that served until now, still warm."""
-        previous, self._model = self._model, model
+        with self._swapping:
+            previous, self._model = self._model, model
         return previous
+
+    def swap_if(self, digest: str, model: LoadedModel) -> bool:
+        """Serve ``model`` if the artifact ``digest`` serves at this moment; returns whether it did."""
+        with self._swapping:
+            serves = self.active_digest == digest
+            if serves:
+                self._model = model
+        return serves
 
     def predict(self, x: ArrayLike, *, truth: int | None = None) -> Prediction:
         """One example (*input_shape) in raw sensor units; ``truth``: its right label, for telemetry, when known.

@@ -40,6 +40,7 @@ class Smartwatch(Classifier):
     classes = CLASSES
     input_shape = (6, WIDTH)
     noise = 0.05
+    personal = True
     plans: ClassVar[Mapping[str, TrainPlan]] = {
         "teacher": TrainPlan(epochs=2, batch_size=32, learning_rate=2e-3),
         "student": TrainPlan(epochs=2, batch_size=32, learning_rate=3e-3),
