@@ -84,6 +84,27 @@ def test_proximal_term_holds_the_model_near() -> None:
     assert moved(10.0) < moved(0.0) / 2
 
 
+def test_sgd_steps_are_in_proportion_to_the_learning_rate_and_to_the_gradient() -> None:
+    """One step, without weight decay: SCAFFOLD reads the gradient out of it. AdamW moves everything by the rate."""
+
+    class Plain(Waves):
+        weight_decay = 0.0
+
+    def step(optimiser: str, rate: float) -> dict[str, np.ndarray]:
+        model = Plain().model("student", seed=0)
+        before = parameters.read(model)
+        plan = TrainPlan(epochs=1, batch_size=96, learning_rate=rate, seed=5, optimiser=optimiser)
+        Plain().train(model, DATA, STANDARD, plan)
+        after = parameters.read(model)
+        return {name: after[name] - before[name] for name, _ in model.named_parameters()}
+
+    small, large, adam = step("sgd", 1e-3), step("sgd", 1e-1), step("adamw", 1e-3)
+    for name in small:
+        assert large[name] == pytest.approx(100 * small[name], rel=0.02, abs=2e-5)
+        assert np.abs(adam[name]).max() == pytest.approx(1e-3, rel=0.02)
+    assert np.ptp([np.abs(update).max() for update in small.values()]) > 1e-5
+
+
 def test_teacher_pulls_the_student_towards_its_labels() -> None:
     recipe = Waves()
     teacher = recipe.model("teacher", seed=9)
