@@ -54,6 +54,14 @@ def test_lower_roles_may_what_they_may(sqlite_plant):
         ("POST", "/v1/runs", {"json": {"recipe": "nope"}}, 422, "unknown_recipe"),
         ("POST", "/v1/runs", {"json": {"recipe": "tiny", "size": "huge"}}, 422, "unknown_size"),
         ("POST", "/v1/runs", {"json": {"recipe": "tiny", "rounds": 0}}, 422, "invalid_run"),
+        ("POST", "/v1/runs", {"json": {"recipe": "tiny", "ensemble": {"fusion": "best"}}}, 422, "invalid_ensemble"),
+        (
+            "POST",
+            "/v1/runs",
+            {"json": {"recipe": "tiny", "ensemble": {"sizes": {"jetson": "teacher"}}}},
+            422,
+            "unknown_device_class",
+        ),
         ("POST", "/v1/runs", {"json": {"recipe": "tiny", "strategy": "x"}}, 422, "unknown_strategy"),
         ("POST", "/v1/runs", {"json": {"recipe": "tiny", "codec": "x"}}, 422, "unknown_codec"),
         (
