@@ -21,9 +21,16 @@ from harness import Figure, Options, progress
 NODES = 4
 # The peer's rounds of each case, after the first. It polls every few seconds, so they differ little.
 ROUNDS = 12
-# size of the recipe, floats, how many rounds of ours to one of the peer's, largest share of the peer's seconds.
+# Size of the recipe, floats, tensors, how many rounds of ours to one of the peer's, largest share of the peer's seconds.
 # Twelve rounds of 0.06 s would be over in less than a second, and tell of that second's machine.
-CASES = (("student", 25_000, 20, 1 / 100), ("teacher", 5_000_000, 2, 1 / 12))
+CASES = (
+    ("student", 25_000, 1, 20, 1 / 200),
+    ("student_in_100", 25_000, 100, 20, 1 / 200),
+    ("teacher", 5_000_000, 1, 2, 1 / 16),
+    ("teacher_in_100", 5_000_000, 100, 2, 1 / 16),
+)
+# How much longer a round of ours may take with the same floats in a hundred tensors.
+LARGEST_GROWTH = 1.15
 # What in a command line tells our processes apart.
 ROLES = {
     "training children": "fogline_client.training.child",
@@ -43,16 +50,18 @@ class Measured:
 
 
 def measure(options: Options) -> list[Figure]:
-    """Median seconds a round, at 0.1 and 20 MB."""
+    """Median seconds a round, at 0.1 and 20 MB in one tensor and in a hundred; and how ours grow from one to a hundred."""
     rounds = 4 if options.quick else ROUNDS
     before = _ours(rounds // 2)
-    peers = [_peer(floats, rounds) for _, floats, _, _ in CASES]
+    peers = [_peer(floats, tensors, rounds) for _, floats, tensors, _, _ in CASES]
     after = _ours(rounds - rounds // 2)
     figures = []
-    for (_, floats, _, share), one, peer, other in zip(CASES, before, peers, after, strict=True):
+    for (_, floats, tensors, _, share), one, peer, other in zip(CASES, before, peers, after, strict=True):
         seconds = [*one.seconds, *other.seconds]
         cpu = {role: (one.cpu[role] + other.cpu[role]) / 2 for role in one.cpu}
         name = f"round overhead, {NODES} devices, {floats * 4 / 1e6:g} MB"
+        if tensors > 1:
+            name += f" in {tensors} tensors"
         _tell(f"{name}, ours", seconds, cpu)
         _tell(f"{name}, stock Flower", peer.seconds, peer.cpu)
         figures.append(
@@ -71,14 +80,25 @@ def measure(options: Options) -> list[Figure]:
                 },
             )
         )
-    return figures
+    return figures + [_growth(one, many) for one, many in (figures[:2], figures[2:])]
+
+
+def _growth(one: Figure, many: Figure) -> Figure:
+    return Figure(
+        name=f"{many.name}, ours beside 1 tensor",
+        unit="s",
+        ours=many.ours,
+        peer=one.ours,
+        peer_name="1 tensor",
+        target=LARGEST_GROWTH,
+    )
 
 
 def _ours(rounds: int) -> list[Measured]:
     with fogline_up() as cloud:
         for i in range(NODES):
             cloud.agent(f"device-{i}", "--recipe", "overhead")
-        return [_run(cloud, size, times * rounds) for size, _, times, _ in CASES]
+        return [_run(cloud, size, times * rounds) for size, _, _, times, _ in CASES]
 
 
 def _run(cloud: Cloud, size: str, rounds: int) -> Measured:
@@ -98,8 +118,10 @@ def _train(cloud: Cloud, size: str, rounds: int) -> list[datetime]:
     return [datetime.fromisoformat(row["closed_at"]) for row in cloud.get(f"/runs/{run['id']}/rounds")["items"]]
 
 
-def _peer(floats: int, rounds: int) -> Measured:
-    seconds, cpu_s = stock_flower.measure(floats=floats, rounds=rounds + 1, nodes=NODES, timeout_s=120 * (rounds + 1))
+def _peer(floats: int, tensors: int, rounds: int) -> Measured:
+    seconds, cpu_s = stock_flower.measure(
+        floats=floats, tensors=tensors, rounds=rounds + 1, nodes=NODES, timeout_s=120 * (rounds + 1)
+    )
     return Measured(seconds=seconds[1:], cpu={"all": cpu_s / (rounds + 1)})
 
 

@@ -20,6 +20,7 @@ GROUPS = (
     "update_codecs",
     "federation.aggregation",
     "federation.simulation",
+    "federation.crowd",
     "federation.robustness",
     "federation.heterogeneous",
     "demo",

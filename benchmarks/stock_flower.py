@@ -14,7 +14,7 @@ from processes import free_ports, listening, processes, wait_for
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 
 
-def measure(*, floats: int, rounds: int, nodes: int, timeout_s: float) -> tuple[list[float], float]:
+def measure(*, floats: int, tensors: int = 1, rounds: int, nodes: int, timeout_s: float) -> tuple[list[float], float]:
     """How long each round took, the first one included, and the CPU seconds of all of it: a process a message counts."""
     binaries = peer_python("flower").parent
     port, *node_ports = free_ports(1 + nodes)
@@ -35,7 +35,7 @@ def measure(*, floats: int, rounds: int, nodes: int, timeout_s: float) -> tuple[
             node = [binaries / "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}", "--port", own]
             group.start(f"supernode{i}", node, env=env)
         out = folder / "rounds.json"
-        config = f'floats={floats} rounds={rounds} nodes={nodes} out="{out}"'
+        config = f'floats={floats} tensors={tensors} rounds={rounds} nodes={nodes} out="{out}"'
         command = [binaries / "flwr", "run", folder / "app", "bench", "--run-config", config]
         started = group.start("run", command, env=env)
         if started.wait(timeout=120):

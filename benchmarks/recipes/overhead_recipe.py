@@ -1,4 +1,4 @@
-"""A recipe whose training is one addition: what is left of a round is overhead. ``teacher`` is 20 MB, ``student`` 0.1.
+"""A recipe whose training is one addition: what is left of a round is overhead. ``teacher`` is 20 MB, ``student`` 0.1, in one tensor or in 100.
 
 The addition is another for each device and round. Bytes that were the same would be sent once and found there ever after,
 by our blobs and by Flower's objects alike; a model that learns is never the same.
@@ -27,7 +27,13 @@ from fogline_shared.recipe import (
 if TYPE_CHECKING:
     from torch.nn import Module
 
-FLOATS = {"student": 25_000, "teacher": 5_000_000}
+# Floats of each size, and in how many tensors.
+SHAPES = {
+    "student": (25_000, 1),
+    "student_in_100": (25_000, 100),
+    "teacher": (5_000_000, 1),
+    "teacher_in_100": (5_000_000, 100),
+}
 
 
 class Overhead(Recipe):
@@ -36,6 +42,7 @@ class Overhead(Recipe):
     name = "overhead"
     classes = ("only", "other")
     input_shape = (1, 4)
+    sizes = tuple(SHAPES)
     plans: ClassVar[Mapping[str, TrainPlan]] = {}
 
     def model(self, size: str, *, seed: int) -> Module:
@@ -44,7 +51,8 @@ class Overhead(Recipe):
         class Weights(torch.nn.Module):
             def __init__(self) -> None:
                 super().__init__()
-                self.w = torch.nn.Parameter(torch.zeros(FLOATS[size]))
+                floats, tensors = SHAPES[size]
+                self.w = torch.nn.ParameterList(torch.zeros(floats // tensors) for _ in range(tensors))
 
         del seed
         return Weights()
@@ -67,8 +75,8 @@ class Overhead(Recipe):
         teacher: Module | None = None,
     ) -> TrainResult:
         del standardisation, teacher
-        weights = next(model.parameters())
-        weights.data += 1e-3 * (1.0 + plan.seed % 997 / 997)
+        for weights in model.parameters():
+            weights.data += 1e-3 * (1.0 + plan.seed % 997 / 997)
         return TrainResult(examples=len(data), loss=0.0)
 
     def evaluate(self, model: Module, data: Dataset, standardisation: Standardisation) -> Evaluation:

@@ -9,8 +9,7 @@ app = ClientApp()
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    weights = message.content["arrays"]["w"].numpy()
-    weights = weights + np.float32(1e-3 * (1.0 + context.node_id % 997 / 997))
-    arrays = ArrayRecord({"w": Array(weights)})
+    step = np.float32(1e-3 * (1.0 + context.node_id % 997 / 997))
+    arrays = ArrayRecord({name: Array(array.numpy() + step) for name, array in message.content["arrays"].items()})
     metrics = MetricRecord({"num-examples": 1, "train_loss": 0.0})
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)

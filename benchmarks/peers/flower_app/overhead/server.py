@@ -35,7 +35,9 @@ def main(grid: Grid, context: Context) -> None:
     config = context.run_config
     nodes = int(config["nodes"])
     strategy = Timed(fraction_evaluate=0.0, min_train_nodes=nodes, min_available_nodes=nodes)
-    arrays = ArrayRecord({"w": Array(np.zeros(int(config["floats"]), dtype=np.float32))})
+    tensors = int(config["tensors"])
+    zeros = np.zeros(int(config["floats"]) // tensors, dtype=np.float32)
+    arrays = ArrayRecord({f"w{i}": Array(zeros) for i in range(tensors)})
     strategy.start(grid=grid, initial_arrays=arrays, num_rounds=int(config["rounds"]))
     out = Path(str(config["out"]))
     partial = out.with_suffix(".partial")
