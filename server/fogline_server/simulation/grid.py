@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fogline_server.simulation.attacks import Sent
 from fogline_server.simulation.clock import Closing, close
+from fogline_server.simulation.pacer import Attempt
 from fogline_server.simulation.population import Population
 from fogline_server.simulation.spec import SimulationSpec
 from fogline_server.simulation.workers import Answer, Task, Workers, epochs_of, write
@@ -39,10 +40,10 @@ class Site:
 class VirtualGrid(CohortGrid):
     """One exchange with a cohort; ``closing`` tells how it ended. Its blobs go with :meth:`release`."""
 
-    def __init__(self, site: Site, round_number: int, kind: str, nodes: list[int]) -> None:
+    def __init__(self, site: Site, attempt: Attempt, kind: str, nodes: list[int]) -> None:
         super().__init__(nodes)
         self.closing: Closing | None = None
-        self._site, self._round, self._kind = site, round_number, kind
+        self._site, self._attempt, self._round, self._kind = site, attempt, attempt.round, kind
         self._written: dict[int, Path] = {}
         self._blobs: list[Path] = []
 
@@ -63,7 +64,8 @@ class VirtualGrid(CohortGrid):
         site, run = self._site, self._site.spec.run
         sent = {message.metadata.dst_node_id: message for message in messages}
         after = {node: self._answers_after(message) for node, message in sent.items()}
-        self.closing = close(after, quorum=run.quorum, deadline_s=run.round_deadline_s)
+        attempt = self._attempt
+        self.closing = close(after, quorum=run.quorum, deadline_s=attempt.deadline_s, target=attempt.target)
         site.now_s += self.closing.seconds
         if not self.closing.reached:
             answered, seconds = len(self.closing.in_time), self.closing.seconds
@@ -100,7 +102,9 @@ class VirtualGrid(CohortGrid):
     def _answers_after(self, message: Message) -> float | None:
         epochs = epochs_of(message.content.get("config"))
         node = message.metadata.dst_node_id
-        return self._site.population.answers_after(node, self._round, self._kind, epochs=epochs, at_s=self._site.now_s)
+        return self._site.population.answers_after(
+            node, self._attempt.turn, self._kind, epochs=epochs, at_s=self._site.now_s
+        )
 
     def _task(self, node: int, message: Message) -> Task:
         encoded = flower.encode(message.content)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -36,16 +36,21 @@ class Population:
         self._key = lru_cache(maxsize=_KEYS_KEPT)(self._load)
         self._examples_of_key = lru_cache(maxsize=_COUNTS_KEPT)(lambda key: len(self._key(key).data))
 
-    def cohort(self, round_number: int, at_s: float) -> tuple[list[int], float]:
+    def cohort(
+        self, round_number: int, at_s: float, *, asked: int | None = None, resting: Collection[int] = ()
+    ) -> tuple[list[int], float]:
         """Devices to ask, ascending, and when: as soon as ``min_devices`` of those drawn are there.
 
+        ``asked`` None: as the spec says. Those that rest are asked if there are too few others.
         Raises Conflict ``no_devices_available`` when that is not so for a week.
         """
         spec, began = self._spec, at_s
-        count = min(spec.devices, max(_CANDIDATES * spec.asked, 64))
+        asked = asked or spec.asked
+        count = min(spec.devices, max(_CANDIDATES * asked, 64))
         candidates = random.Random(f"cohort {self._seed} {round_number}").sample(range(spec.devices), count)  # noqa: S311
         while True:
-            there = [device for device in candidates if spec.available.there(device, at_s)][: spec.asked]
+            there = [device for device in candidates if spec.available.there(device, at_s)]
+            there = sorted(there, key=resting.__contains__)[:asked]
             if len(there) >= spec.run.min_devices:
                 return sorted(there), at_s
             at_s += _STEP_S

@@ -16,7 +16,16 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from fogline_server.db import events
-from fogline_server.training.pacing import GIVE_UP_FACTOR, WINDOW, Pace, Pacing, Past, pace_of, rest_rounds
+from fogline_server.training.pacing import (
+    GIVE_UP_FACTOR,
+    WINDOW,
+    Pace,
+    Pacing,
+    Past,
+    pace_of,
+    rest_rounds,
+    worth_another,
+)
 from fogline_server.training.spec import RunSpec
 from fogline_server.training.statistics import TooFewAccepted
 from fogline_server.training.tables import Round, Task, Update
@@ -25,8 +34,6 @@ from fogline_shared.states import RoundState, UpdateVerdict
 
 # Of an update that was good, in an attempt that failed.
 ATTEMPT_FAILED = "attempt_failed"
-# What another cohort may do better.
-_WORTH_ANOTHER = frozenset({"quorum_not_reached", "no_update_accepted"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +66,7 @@ def number_of(row: Round | None) -> int:
 
 def may_retry(pacing: Pacing, attempt: Attempt, error: FoglineError) -> bool:
     """Whether a round that failed is tried again."""
-    return attempt.number <= pacing.retries and error.code in _WORTH_ANOTHER
+    return worth_another(pacing, attempt.number, error.code)
 
 
 def pace(session: Session, run_id: str, spec: RunSpec, *, now: datetime) -> Pace | None:

@@ -27,6 +27,9 @@ WINDOW = 10
 # The deadline: so many times as long as all but the slowest answers took.
 _SLACK, _ALL_BUT_THE_SLOWEST = 1.5, 0.95
 
+# What another cohort may do better.
+_WORTH_ANOTHER = frozenset({"quorum_not_reached", "no_update_accepted"})
+
 D = TypeVar("D")
 
 
@@ -150,6 +153,11 @@ def _chance_of(needed: int, asked: int, in_time: int, lost: int) -> float:
         for k in range(needed)
     )
     return 1.0 - math.fsum(too_few)
+
+
+def worth_another(pacing: Pacing, number: int, code: str) -> bool:
+    """Whether a round whose attempt ``number`` (from 1) failed with that code is tried again."""
+    return number <= pacing.retries and code in _WORTH_ANOTHER
 
 
 def rest_rounds(fleet: int, asked: int) -> int:

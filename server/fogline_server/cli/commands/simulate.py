@@ -81,6 +81,13 @@ def simulate(
     ] = 0.8,
     round_deadline_s: Annotated[float, typer.Option(help="Virtual seconds.")] = 300.0,
     max_norm_ratio: Annotated[float, typer.Option(help="Refuse updates so many times as long as the median.")] = 5.0,
+    pacing: Annotated[
+        list[str] | None,
+        typer.Option(help="target=50, over_selection=0.3, self_tuning=true, retries=2 …; may be repeated."),
+    ] = None,
+    gate: Annotated[
+        list[str] | None, typer.Option(help="max_drop=5 (points on the holdout), patience=5; may be repeated.")
+    ] = None,
     evaluate_every: Annotated[int, typer.Option(help="Have the devices evaluate each n-th round; 0: never.")] = 0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same report.")] = 0,
     processes: Annotated[int | None, typer.Option(help="Default: one a core. They do not change the result.")] = None,
@@ -90,6 +97,8 @@ def simulate(
     """Train RECIPE on virtual devices in virtual time, with a live run's strategies and admission; writes a report."""
     from fogline_server.simulation.spec import SimulationSpec, keys_of
     from fogline_server.training.ensemble.spec import Ensemble
+    from fogline_server.training.gate import Gate
+    from fogline_server.training.pacing import Pacing
     from fogline_server.training.spec import RunSpec
     from fogline_shared.recipe import load_recipe
 
@@ -108,6 +117,8 @@ def simulate(
             round_deadline_s=round_deadline_s,
             max_norm_ratio=max_norm_ratio,
             evaluate_every=evaluate_every,
+            pacing=Pacing.from_json(pairs(pacing, "--pacing")),
+            gate=Gate.from_json(pairs(gate, "--gate")),
             ensemble=Ensemble.from_json({**pairs(ensemble, "--ensemble"), "sizes": texts(size_of, "--size-of")}),
         ).resolved(chosen),
         keys=keys_of(chosen, texts(data, "--data")),
