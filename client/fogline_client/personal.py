@@ -90,8 +90,9 @@ class Personal:
         record = self.record
         if record is not None and record.digest and self._p.predictor.active_digest == record.digest:
             return {"personal": True, "personal_gain": round(record.gain, 4)}
-        known = record is not None and record.released == self.released_digest()
-        return {"personal": False, **({"personal_why": record.why} if record is not None and known and record.why else {})}
+        if record is not None and record.why and record.released == self.released_digest():
+            return {"personal": False, "personal_why": record.why}
+        return {"personal": False}
 
     async def run(self) -> None:
         """Follow what is released to this device, for ever."""
