@@ -21,6 +21,7 @@ GROUPS = (
     "federation.aggregation",
     "federation.simulation",
     "federation.crowd",
+    "federation.dropout",
     "federation.robustness",
     "federation.heterogeneous",
     "demo",

@@ -23,7 +23,7 @@ DEVICES, SAMPLES = 500, 8
 def measure(options: Options) -> list[Figure]:
     """Four figures for each dropout."""
     seeds, rounds = (SEEDS[:1], 3) if options.quick else (SEEDS, ROUNDS)
-    cases = [(dropout, tuned, seed, rounds) for dropout in DROPOUTS for kind in ("tuned", "fixed") for seed in seeds]
+    cases = [(dropout, kind, seed, rounds) for dropout in DROPOUTS for kind in ("tuned", "fixed") for seed in seeds]
     context = multiprocessing.get_context("spawn")
     results = {}
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=context) as pool:

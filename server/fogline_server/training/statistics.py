@@ -72,20 +72,20 @@ class TooFewAccepted(Conflict):
 
 def too_few_accepted(round_number: int, judged: Sequence[Judgement], needed: int) -> TooFewAccepted:
     """The error that fails a round when too few of its replies are usable; names the first reason."""
-    code, text = _too_few(round_number, judged, needed)
-    error = TooFewAccepted(code, text[:400])
+    told = _too_few(round_number, judged, needed)
+    error = TooFewAccepted(told.code, told.message)
     error.judgements = judged
     return error
 
 
-def _too_few(round_number: int, judged: Sequence[Judgement], needed: int) -> tuple[str, str]:
+def _too_few(round_number: int, judged: Sequence[Judgement], needed: int) -> Conflict:
     bad = [j for j in judged if j.verdict != UpdateVerdict.ACCEPTED]
     why = f"; node {bad[0].node_id}: {bad[0].code}: {bad[0].reason}" if bad else ""
     if not judged or len(bad) == len(judged):
         text = f"none of {len(judged)} replies of round {round_number} is usable{why or '; no device replied'}"
-        return "no_update_accepted", text
+        return Conflict("no_update_accepted", text[:400])
     usable = f"{len(judged) - len(bad)} of {len(judged)} updates of round {round_number} are usable"
-    return "quorum_not_reached", f"{usable}, {needed} are needed{why}"
+    return Conflict("quorum_not_reached", f"{usable}, {needed} are needed{why}"[:400])
 
 
 def _check_sums(judgement: Judgement, metrics: Mapping[str, Any], channels: int) -> Judgement:
