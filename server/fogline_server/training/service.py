@@ -52,6 +52,9 @@ def create_run(session: Session, spec: RunSpec, *, now: datetime, actor: str = S
     """
     recipe = load_recipe(spec.recipe)
     spec = spec.resolved(recipe)
+    if spec.rule().asynchronous:
+        message = f"{spec.strategy} is asynchronous, which so far only fogline simulate is: choose another strategy"
+        raise InvalidInput("invalid_run", message, field="strategy")
     if spec.distil_from is not None:
         _check_teacher(session, spec)
     if spec.ensemble:

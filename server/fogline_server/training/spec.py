@@ -96,7 +96,10 @@ class RunSpec:
             raise InvalidInput("invalid_run", "init_from must be a digest: 64 lower-case hexadecimal digits")
         if self.ensemble and self.distil_from is not None:
             raise InvalidInput("invalid_run", "a run has either an ensemble or distil_from", field="ensemble")
-        self.rule()
+        if self.rule().asynchronous and self.ensemble:
+            raise InvalidInput(
+                "invalid_run", f"{self.strategy} has no rounds, which an ensemble needs", field="ensemble"
+            )
         self.update_codec()
 
     def _check_plan(self) -> None:

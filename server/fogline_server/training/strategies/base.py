@@ -7,6 +7,7 @@ To add one, add a module here whose name is the strategy's. It has
   :data:`EVERY_NODE`, because who takes part is decided by eligibility, not by the strategy;
 - optionally ``STATE``: names of the strategy's attributes, each ``dict[str, ndarray] | None``, that a checkpoint keeps;
 - optionally ``ADAPTIVE = True``: a server-side optimiser, from which running statistics (BatchNorm's) are kept away;
+- optionally ``ASYNCHRONOUS = True``: it takes updates of earlier versions, which so far only simulations bring;
 - optionally ``ROOT = True``: it trains at the server, on the recipe's root data; ``build`` then takes the recipe too;
 - optionally ``plan``: a function from the options to :class:`~fogline_shared.recipe.TrainPlan` fields they decide.
 
@@ -56,6 +57,7 @@ class Rule:
     adaptive: bool
     plan: Mapping[str, float | str]
     needs_root: bool
+    asynchronous: bool
     _build: Callable[..., Strategy]
 
     def build(self, recipe: Recipe) -> Strategy:
@@ -92,6 +94,7 @@ def load(name: str, options: Mapping[str, Any]) -> Rule:
         adaptive=getattr(module, "ADAPTIVE", False),
         plan=getattr(module, "plan", no_plan)(chosen),
         needs_root=getattr(module, "ROOT", False),
+        asynchronous=getattr(module, "ASYNCHRONOUS", False),
         _build=module.build,
     )
 
