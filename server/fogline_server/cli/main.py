@@ -11,7 +11,18 @@ import typer
 import fogline_shared
 from fogline_server.cli import processes
 from fogline_server.cli.api import CliError
-from fogline_server.cli.commands import devices, jobs, others, privacy, recipes, releases, rollouts, runs, simulate
+from fogline_server.cli.commands import (
+    devices,
+    jobs,
+    others,
+    populations,
+    privacy,
+    recipes,
+    releases,
+    rollouts,
+    runs,
+    simulate,
+)
 from fogline_server.cli.exits import MEANING, OF_KIND, Exit
 from fogline_server.demo.cli import demo
 from fogline_shared.errors import FoglineError
@@ -40,6 +51,7 @@ for _name, _group in {
     "key": others.keys,
     "recipe": recipes.app,
     "privacy": privacy.app,
+    "population": populations.app,
 }.items():
     app.add_typer(_group, name=_name)
 

@@ -23,6 +23,7 @@ from fogline_server.jobs.runner import Lease
 from fogline_server.training import attempts
 from fogline_server.training.admission import Judgement
 from fogline_server.training.pacing import Pace, draw
+from fogline_server.training.privacy import ledger
 from fogline_server.training.spec import RunSpec
 from fogline_server.training.statistics import Statistics
 from fogline_server.training.tables import Round, Run, Task, Update
@@ -153,6 +154,9 @@ def commit_round(session: Session, lease: Lease, run_id: str, number: int, end: 
         **{verdict.lower(): verdicts[verdict] for verdict in UpdateVerdict},
         "seconds": round((now - row.started_at).total_seconds(), 3),
     }
+    if "train" in end.judgements:
+        # Whether its model is kept or not: it was made of the devices' data.
+        ledger.spend(session, run_id)
     if end.statistics is not None:
         run.statistics = end.statistics.as_json()
     if end.refusal is not None:

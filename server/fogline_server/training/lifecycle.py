@@ -17,6 +17,7 @@ from fogline_server.db import events
 from fogline_server.db.events import SYSTEM
 from fogline_server.jobs import service as jobs
 from fogline_server.jobs.tables import Job
+from fogline_server.training.privacy import ledger
 from fogline_server.training.service import end_run, get_run, submit_stint
 from fogline_server.training.spec import RunSpec
 from fogline_server.training.tables import Run
@@ -61,6 +62,7 @@ def extend_run(session: Session, run_id: str, rounds: int, *, now: datetime, act
     elif run.finished_at is not None:
         raise Conflict("illegal_transition", f"a {run.state} run is not extended; start another (init_from)")
     spec = RunSpec.from_json(run.spec).extended(rounds)
+    ledger.extend(session, run.id, rounds)
     run.spec, run.rounds_total = spec.as_json(), spec.total_rounds
     events.record(session, "run.extended", "run", run.id, actor=actor, rounds=rounds, rounds_total=run.rounds_total)
     if run.state != RunState.PAUSED:

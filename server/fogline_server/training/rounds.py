@@ -7,6 +7,7 @@ faster nor on the ids of a fleet; the strategy sees only what admission accepted
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from fogline_server.training.admission import (
 )
 from fogline_server.training.decoding import sizes, unpack
 from fogline_server.training.own_strategy import OwnStrategy
+from fogline_server.training.privacy.central import Central
 from fogline_server.training.statistics import Statistics, gather, too_few_accepted
 from fogline_shared import flower
 from fogline_shared.codecs import base as codecs
@@ -65,6 +67,7 @@ class Order:
     running: Collection[str]
     adaptive: bool
     codec: Codec
+    private: Central | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +131,7 @@ def train(
     running: Collection[str] = (),
     adaptive: bool = False,
     codec: Codec | None = None,
+    private: Central | None = None,
 ) -> Trained:
     """One training round. Raises Conflict ``no_update_accepted`` or ``quorum_not_reached``.
 
@@ -135,6 +139,7 @@ def train(
     ``running``: names of running statistics. With an ``adaptive`` strategy they take the plain mean: a server-side
     optimiser would step BatchNorm's variances below zero.
     ``codec``: how devices are asked to encode their replies; None: plain.
+    ``private``: the mean the strategy gets is clipped and noised; no reply is compared with others, whose data that would tell.
     """
     order = Order(
         strategy=strategy,
@@ -143,11 +148,12 @@ def train(
         size=size,
         plan=plan,
         statistics=statistics,
-        max_norm_ratio=max_norm_ratio,
+        max_norm_ratio=max_norm_ratio if private is None else math.inf,
         teacher=teacher,
         running=running,
         adaptive=adaptive,
         codec=codec or codecs.load(codecs.NONE, {}),
+        private=private,
     )
     admitted = admit(order, in_order(grid, ask(order, grid)))
     if len(admitted.accepted) < needed:
@@ -186,9 +192,10 @@ def aggregate(order: Order, admitted: Admitted) -> Trained:
     """The new parameters; there is at least one accepted reply. Raises Conflict ``aggregation_failed``."""
     judgements, reference = admitted.judgements, flower.arrays_of(order.arrays)
     loss = mean(judgements, [judgement.loss for judgement in judgements])
-    new = _aggregate(order.strategy, order.number, admitted.accepted, list(reference))
+    accepted = admitted.accepted if order.private is None else [_noised(order.private, admitted.accepted, reference)]
+    new = _aggregate(order.strategy, order.number, accepted, list(reference))
     for name in order.running if order.adaptive else ():
-        new[name] = _mean_array(admitted.accepted, name)
+        new[name] = _mean_array(accepted, name)
     arrays = flower.to_record({name: new[name].astype(old.dtype, copy=False) for name, old in reference.items()})
     return Trained(
         arrays=arrays,
@@ -289,6 +296,14 @@ def _admitted(
         )
         admitted.append(reply)
     return admitted
+
+
+def _noised(private: Central, accepted: Sequence[Message], reference: Mapping[str, NDArray[Any]]) -> Message:
+    """What a strategy gets in place of the devices' replies: one, whose parameters are their private mean."""
+    new = private.mean((reply.content.array_records[ARRAYS] for reply in accepted), reference)
+    content = RecordDict({ARRAYS: flower.to_record(new), METRICS: MetricRecord({SAMPLES: 1, LOSS: 0.0})})
+    about = Address(message_id="", node_id=1, group_id=str(private.number), message_type="train")
+    return flower.reply(content, about)
 
 
 def _aggregate(

@@ -15,6 +15,7 @@ from fogline_server.db.base import new_id
 from fogline_server.db.events import SYSTEM
 from fogline_server.devices.queries import device_classes
 from fogline_server.jobs import service as jobs
+from fogline_server.training.privacy import ledger
 from fogline_server.training.spec import RunSpec
 from fogline_server.training.tables import Round, Run, Task, Update
 from fogline_shared.errors import Conflict, InvalidInput, NotFound
@@ -57,6 +58,7 @@ def create_run(session: Session, spec: RunSpec, *, now: datetime, actor: str = S
         raise InvalidInput("invalid_run", message, field="strategy")
     if spec.distil_from is not None:
         _check_teacher(session, spec)
+    ledger.check_devices(session, spec.privacy, recipe=spec.recipe, tags=spec.tags, exclude_tags=spec.exclude_tags)
     if spec.ensemble:
         spec.ensemble.check_classes(device_classes(session))
     run = Run(
@@ -71,6 +73,7 @@ def create_run(session: Session, spec: RunSpec, *, now: datetime, actor: str = S
     )
     session.add(run)
     session.flush()
+    ledger.reserve(session, run.id, spec.privacy, spec.total_rounds)
     submit_stint(session, run, now=now, actor=actor)
     events.record(session, "run.created", "run", run.id, actor=actor, recipe=spec.recipe, size=spec.size)
     return run
@@ -174,6 +177,7 @@ def end_run(session: Session, run_id: str, state: RunState, *, now: datetime, er
     run = get_run(session, run_id)
     run.state = RUN.check(RunState(run.state), state)
     run.error = error
+    ledger.close(session, run_id)
     run.finished_at = now
     open_rounds = select(Round).where(Round.run_id == run_id, Round.state == RoundState.OPEN)
     for row in session.scalars(open_rounds):

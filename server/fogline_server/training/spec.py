@@ -11,6 +11,7 @@ from fogline_server.training.admission import quorum_of
 from fogline_server.training.ensemble.spec import Ensemble
 from fogline_server.training.gate import Gate
 from fogline_server.training.pacing import Pacing
+from fogline_server.training.privacy.spec import Privacy
 from fogline_server.training.strategies import base as strategies
 from fogline_shared.checks import number
 from fogline_shared.codecs import base as codecs
@@ -59,6 +60,7 @@ class RunSpec:
     strategy_options: Mapping[str, Any] = field(default_factory=dict)
     plan: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
+    privacy: Privacy = field(default_factory=Privacy)
     tags: Sequence[str] = ()
     exclude_tags: Sequence[str] = ()
     eligibility: Eligibility = field(default_factory=Eligibility)
@@ -92,6 +94,7 @@ class RunSpec:
             number("extensions", rounds, low=1, high=100_000, whole=True)
         self._check_plan()
         self._check_target()
+        self._check_privacy()
         if self.init_from is not None and (len(self.init_from) != 64 or not set(self.init_from) <= _DIGEST):
             raise InvalidInput("invalid_run", "init_from must be a digest: 64 lower-case hexadecimal digits")
         if self.ensemble and self.distil_from is not None:
@@ -114,6 +117,15 @@ class RunSpec:
         if self.pacing.target is not None:
             high = 10_000 if self.max_devices is None else self.max_devices
             number("pacing.target", self.pacing.target, low=self.min_devices, high=high, whole=True)
+
+    def _check_privacy(self) -> None:
+        self.privacy.check(
+            strategy=self.strategy,
+            evaluate_every=self.evaluate_every,
+            distil_from=self.distil_from,
+            ensemble=self.ensemble,
+            min_samples=self.eligibility.min_samples,
+        )
 
     def rule(self) -> strategies.Rule:
         """The strategy, validated."""
@@ -198,5 +210,6 @@ class RunSpec:
             raise InvalidInput("invalid_run", f"a run has no field {unknown[0]!r}", field=unknown[0])
         if "recipe" not in value:
             raise InvalidInput("invalid_run", "a run names its recipe", field="recipe")
-        parts: dict[str, Any] = {"eligibility": Eligibility, "pacing": Pacing, "gate": Gate, "ensemble": Ensemble}
+        parts: dict[str, Any] = {"eligibility": Eligibility, "pacing": Pacing, "gate": Gate, "privacy": Privacy}
+        parts["ensemble"] = Ensemble
         return cls(**{**value, **{name: part.from_json(value.get(name, {})) for name, part in parts.items()}})

@@ -89,6 +89,35 @@ class Task(Base):
     created_at: Mapped[datetime]
 
 
+class Population(Base):
+    """The devices with a recipe and all of the tags, and what all runs together may tell of each."""
+
+    __tablename__ = "populations"
+
+    name: Mapped[str] = mapped_column(String(80), primary_key=True)
+    recipe: Mapped[str] = mapped_column(String(80))
+    tags: Mapped[list[str]]
+    epsilon: Mapped[float]
+    delta: Mapped[float]
+    created_at: Mapped[datetime]
+
+
+class PrivacyAccount(Base):
+    """What a private run has reserved and spent of its population's budget, in rounds."""
+
+    __tablename__ = "privacy_accounts"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    population: Mapped[str] = mapped_column(ForeignKey("populations.name"), index=True)
+    noise_multiplier: Mapped[float]
+    rounds_reserved: Mapped[int]
+    rounds_spent: Mapped[int]
+    # False once the run has ended: only what it spent counts.
+    open: Mapped[bool]
+    # What its noise is drawn from, hexadecimal. Who knows it can take the noise off.
+    secret: Mapped[str] = mapped_column(String(64))
+
+
 class Update(Base):
     """The one reply to a task that counts. The primary key is what makes counting twice impossible."""
 

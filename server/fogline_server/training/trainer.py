@@ -27,6 +27,8 @@ from fogline_server.training.checkpoint import RoundEnd, RunPaused
 from fogline_server.training.ensemble.rounds import Sizes
 from fogline_server.training.ensemble.rows import compared
 from fogline_server.training.grid import GatewayGrid, Parts, Phase
+from fogline_server.training.privacy import ledger
+from fogline_server.training.privacy.central import Central
 from fogline_server.training.rounds import Teacher, Trained
 from fogline_server.training.spec import RunSpec
 from fogline_server.training.statistics import Statistics
@@ -130,10 +132,13 @@ class Trainer:
         """What the run knows, or the teacher's (it expects inputs as it was trained on them), or a round 0."""
         if self._run.statistics is not None:
             return Statistics.from_json(self._run.statistics)
-        if self._spec.distil_from is not None:
+        if self._spec.distil_from is not None or self._spec.privacy:
             with self._db.transaction() as session:
                 self._lease.check(session)
-                known = session.get_one(Run, self._spec.distil_from).statistics
+                if self._spec.privacy:
+                    known: dict[str, Any] | None = self._standardised_by_holdout()
+                else:
+                    known = session.get_one(Run, self._spec.distil_from).statistics
                 session.get_one(Run, self._run.id).statistics = known
             assert known is not None, "create_run asks for a teacher that SUCCEEDED"
             return Statistics.from_json(known)
@@ -167,7 +172,10 @@ class Trainer:
         training = self._grid(attempt, "train", largest + _SLACK)
         trained = self._train(training, attempt.nodes, number, arrays, statistics, teacher)
         judgements = {"train": trained.judgements}
-        metrics: dict[str, Any] = {"loss": trained.loss, "learning_rate": plan.learning_rate}
+        metrics: dict[str, Any] = {
+            "loss": None if self._spec.privacy else trained.loss,
+            "learning_rate": plan.learning_rate,
+        }
         metrics |= {"bytes_sent": trained.bytes_sent, "bytes_plain": trained.bytes_plain}
         params = self._blobs.put(tensors.encode(flower.arrays_of(trained.arrays))).digest
         new = flower.read_arrays(self._blobs.path(params))
@@ -247,7 +255,31 @@ class Trainer:
             running=[name for name, _ in self._model.named_buffers() if name in arrays],
             adaptive=self._rule.adaptive,
             codec=self._spec.update_codec(),
+            private=self._private(number, len(nodes)),
         )
+
+    def _private(self, number: int, asked: int) -> Central | None:
+        privacy = self._spec.privacy
+        if not privacy:
+            return None
+        with self._db.read() as session:
+            secret = ledger.secret(session, self._run.id)
+        return Central(
+            clip=privacy.clip,
+            noise_multiplier=privacy.noise_multiplier,
+            asked=asked,
+            number=number,
+            secret=secret,
+        )
+
+    def _standardised_by_holdout(self) -> dict[str, Any]:
+        """Statistics of the coordinator's own data: the devices' sums would tell of them without noise."""
+        if self._holdout is None:
+            raise InvalidInput(
+                "privacy_without_holdout", f"recipe {self._recipe.name} has no holdout to standardise by"
+            )
+        standardisation = self._recipe.channel_sums(self._holdout).standardisation()
+        return Statistics(standardisation=standardisation, samples={}).as_json()
 
     def _on_holdout(self, arrays: ArrayRecord, statistics: Statistics) -> Mapping[str, float]:
         if self._holdout is None:

@@ -23,7 +23,9 @@ from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
 from fogline_server.db.events import Event
 from fogline_server.training import lifecycle, service
-from fogline_server.training.tables import Run, Task, Update
+from fogline_server.training.privacy import ledger
+from fogline_server.training.privacy.spec import Privacy
+from fogline_server.training.tables import PrivacyAccount, Run, Task, Update
 
 DEVICES, ROUNDS = 2, 2
 # A strategy and a codec with a state each, which the second round needs.
@@ -185,6 +187,24 @@ def test_killed_at_each_commit(world: World) -> None:
         assert len(left) < len(numbers)
         if left:
             waiting.append(left)
+
+
+@on_sqlite
+def test_a_private_run_killed_at_its_rounds_ends_with_the_same_noise_and_spends_nothing_twice(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger.secrets, "token_hex", lambda count: "5a" * count)
+    with world.db.transaction() as session:
+        ledger.create(session, name="all", recipe="tiny", tags=[], epsilon=500, delta=1e-5, now=utc_now())
+    private = {"privacy": Privacy(population="all", noise_multiplier=0.5), "evaluate_every": 0}
+    sites, expected = world.undisturbed(**private)
+    assert expected["run"][:2] == ("SUCCEEDED", ROUNDS)
+    rounds = [number for number, site in enumerate(sites) if site == COMMIT]
+    assert len(rounds) == ROUNDS, "devices are asked for no statistics"
+    assert world.killed_at(rounds, sites, **private) == (expected, ())
+    with world.db.read() as session:
+        spent = session.execute(select(PrivacyAccount.rounds_spent, PrivacyAccount.rounds_reserved)).tuples().all()
+    assert spent == [(ROUNDS, ROUNDS)] * 2
 
 
 def test_a_distilled_run_is_killed_where_others_do_not_come(world: World) -> None:

@@ -23,7 +23,7 @@ from fogline_server.db.database import Database
 from fogline_server.settings import Settings
 
 JSON = {"Content-Type": "application/json"}
-NAMES = {"variant": "student_int8", "name": "tiny", "alias": "champion"}
+NAMES = {"variant": "student_int8", "name": "tiny", "alias": "champion", "population": "ward"}
 # What an operation needs so that it comes to look at the id in its path.
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("PUT", "/v1/devices/{device_id}/tags"): {"json": {"tags": []}},
@@ -42,6 +42,7 @@ NOT_FOUND: dict[tuple[str, str], dict[str, Any]] = {
 }
 CONFLICT: dict[tuple[str, str], tuple[dict[str, Any], str]] = {
     ("POST", "/v1/runs"): ({"json": {"recipe": "tiny", "distil_from": "$run"}}, "teacher_not_ready"),
+    ("POST", "/v1/populations"): ({"json": {"name": "ward", "recipe": "big", "epsilon": 1}}, "population_name_taken"),
     ("POST", "/v1/runs/{run_id}:pause"): ({"path": {"run_id": "$finished_run"}}, "illegal_transition"),
     ("POST", "/v1/runs/{run_id}:resume"): ({}, "illegal_transition"),
     ("POST", "/v1/runs/{run_id}:extend"): (
@@ -126,6 +127,7 @@ def test_409_in_the_wrong_state(plant):
     with plant.client() as client:
         unbuilt = {"name": "unbuilt", "recipe": "tiny", "student_run": plant.ids.finished_run}
         assert client.post("/v1/releases", json=unbuilt).status_code == 201
+        assert client.post("/v1/populations", json={"name": "ward", "recipe": "big", "epsilon": 1}).status_code == 201
         weekly = {"name": "weekly", "action": "run", "cron": "0 4 * * 1", "spec": {"recipe": "tiny"}}
         assert client.post("/v1/schedules", json=weekly).status_code == 201
         for (method, route), (given, code) in CONFLICT.items():

@@ -35,6 +35,9 @@ def start(
     strategy: str = "fedavg",
     option: Annotated[list[str] | None, typer.Option(help="Of the strategy: key=value, may be repeated.")] = None,
     plan: Annotated[list[str] | None, typer.Option(help="Of training: epochs=2, learning_rate=…")] = None,
+    privacy: Annotated[
+        list[str] | None, typer.Option(help="population=NAME, noise_multiplier=1, clip=1; may be repeated.")
+    ] = None,
     tag: Tags = None,
     exclude_tag: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
     condition: Annotated[
@@ -82,6 +85,7 @@ def start(
         "strategy": strategy,
         "strategy_options": pairs(option, "--option"),
         "plan": pairs(plan, "--plan"),
+        "privacy": pairs(privacy, "--privacy"),
         "tags": tag or [],
         "exclude_tags": exclude_tag or [],
         "eligibility": pairs(condition, "--condition"),
