@@ -199,7 +199,8 @@ class LiveFleet:
                 assert after.params_in == before.params_out
             rows = session.execute(select(Task, Update).join(Update).where(Task.run_id == run_id)).all()
             _check_updates(rounds, rows)
-            _check_jobs(session.scalars(select(Job)).all(), session.scalars(select(Event).order_by(Event.seq)).all(), run)
+            events = session.scalars(select(Event).order_by(Event.seq)).all()
+            _check_jobs(session.scalars(select(Job)).all(), events, run)
             assert run.params_digest is not None
             log = (self.up.state_dir / "logs" / "coordinator.log").read_text()
             assert '"level": "error"' not in log, "nothing happened that nobody had foreseen"

@@ -30,7 +30,9 @@ def test_updates_count_by_their_angle_with_the_servers(power: int) -> None:
 
 @pytest.mark.parametrize("rows", [np.zeros((4, 3)), np.array([[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]])])
 def test_nothing_moves_where_nobody_is_trusted(rows: np.ndarray) -> None:
-    assert fltrust.weigh(fltrust.Options(), rows @ rows.T, np.zeros(len(rows))) @ rows == pytest.approx(np.zeros(rows.shape[1]))
+    assert fltrust.weigh(fltrust.Options(), rows @ rows.T, np.zeros(len(rows))) @ rows == pytest.approx(
+        np.zeros(rows.shape[1])
+    )
 
 
 class Rootless(Tiny):
