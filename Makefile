@@ -7,10 +7,10 @@ TESTS ?= tests
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format proto bench clean
+.PHONY: help demo test check format proto bench bench-federation clean
 
 help: ## show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.ready-demo ## run the whole loop on real data: ten devices, five minutes at most
 	@$(BIN)/fogline demo
@@ -36,8 +36,11 @@ format: $(VENV)/.ready-dev ## format the code and mend what ruff can mend
 proto: $(VENV)/.ready-dev ## generate the protobuf code anew
 	$(BIN)/python scripts/proto.py
 
-bench: $(VENV)/.ready-dev ## measure every figure beside its peer or limit (about half an hour)
+bench: $(VENV)/.ready-dev ## measure every figure of the loop beside its peer or limit (about half an hour)
 	$(BIN)/python benchmarks/run.py
+
+bench-federation: $(VENV)/.ready-dev ## measure federated training: rules, attacks, dropouts, memory (hours)
+	$(BIN)/python benchmarks/run.py federation
 
 clean: ## remove the environment and everything a run left behind
 	rm -rf $(VENV) .fogline report.json report.html benchmarks/.venvs
