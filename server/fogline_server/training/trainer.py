@@ -16,17 +16,17 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
-from fogline_recipes import parameters
 from fogline_server.db.base import utc_now
 from fogline_server.devices.queries import classes_of
 from fogline_server.jobs.doorbell import EVENTS, RUN
 from fogline_server.jobs.runner import JobContext, Outcome
-from fogline_server.training import attempts, checkpoint, lifecycle, rounds
+from fogline_server.training import attempts, beginning, checkpoint, lifecycle, rounds
 from fogline_server.training.attempts import Attempt
 from fogline_server.training.checkpoint import RoundEnd, RunPaused
 from fogline_server.training.ensemble.rounds import Sizes
 from fogline_server.training.ensemble.rows import compared
 from fogline_server.training.grid import GatewayGrid, Parts, Phase
+from fogline_server.training.judge import Judge
 from fogline_server.training.privacy import ledger
 from fogline_server.training.privacy.central import Central
 from fogline_server.training.rounds import Teacher, Trained
@@ -35,9 +35,9 @@ from fogline_server.training.statistics import Statistics
 from fogline_server.training.strategies import base as strategies
 from fogline_server.training.tables import Run
 from fogline_shared import flower, tensors
-from fogline_shared.errors import Conflict, InvalidInput
+from fogline_shared.errors import Conflict
 from fogline_shared.flower import ArrayRecord
-from fogline_shared.recipe import Evaluation, load_recipe
+from fogline_shared.recipe import load_recipe
 
 _SMALL_REPLY = 64 * 1024
 # What a reply may weigh beyond the parameters it was sent: its header's own spelling.
@@ -60,13 +60,9 @@ class Trainer:
         self._recipe = load_recipe(self._run.recipe)
         self._rule = self._spec.rule()
         self._strategy = self._rule.build(self._recipe)
-        # Evaluates on the holdout and tells which arrays are running statistics; its weights come from `_arrays`.
+        # Gives a new run its parameters, and tells which arrays are running statistics.
         self._model = self._recipe.model(self._run.size, seed=self._spec.seed)
-        self._holdout = self._recipe.holdout()
-        self._spec.gate.check_holdout(self._recipe.name, self._holdout)
-        # How the present parameters do on the holdout, once the gate has asked.
-        self._present: Evaluation | None = None
-        self._measured: Evaluation | None = None
+        self._judge = Judge(self._recipe, self._run.size, self._spec.gate)
         self._sizes = Sizes(self._recipe, self._spec) if self._spec.ensemble else None
 
     def run(self) -> Outcome:
@@ -74,7 +70,8 @@ class Trainer:
         try:
             arrays = self._restore()
             statistics = self._statistics()
-            teacher = self._teacher()
+            with self._db.read() as session:
+                teacher = beginning.teacher(session, self._blobs, self._spec)
             self._check_patience()
             for number in range(self._run.rounds_done + 1, self._spec.total_rounds + 1):
                 work = partial(self._round, arrays=arrays, statistics=statistics, teacher=teacher)
@@ -107,42 +104,24 @@ class Trainer:
         return flower.read_arrays(self._blobs.path(self._run.params_digest))
 
     def _initialise(self) -> None:
-        initial = parameters.read(self._model)
-        digest = self._spec.init_from
-        if digest is None:
-            digest = self._blobs.put(tensors.encode(initial)).digest
-        else:
-            given = tensors.decode(self._blobs.read(digest))
-            parameters.write(self._model, given)
+        digest = beginning.first_parameters(self._blobs, self._spec, self._model)
         with self._db.transaction() as session:
             self._lease.check(session)
             session.get_one(Run, self._run.id).params_digest = digest
         self._run.params_digest = digest
 
-    def _teacher(self) -> Teacher | None:
-        if self._spec.distil_from is None:
-            return None
-        with self._db.read() as session:
-            teacher = session.get_one(Run, self._spec.distil_from)
-        if teacher.params_digest is None:
-            raise InvalidInput("teacher_not_ready", f"run {teacher.id} has no parameters")
-        return Teacher(size=teacher.size, arrays=flower.read_arrays(self._blobs.path(teacher.params_digest)))
-
     def _statistics(self) -> Statistics:
-        """What the run knows, or the teacher's (it expects inputs as it was trained on them), or a round 0."""
+        """What the run or the coordinator knows, or a round 0."""
         if self._run.statistics is not None:
             return Statistics.from_json(self._run.statistics)
-        if self._spec.distil_from is not None or self._spec.privacy:
-            with self._db.transaction() as session:
-                self._lease.check(session)
-                if self._spec.privacy:
-                    known: dict[str, Any] | None = self._standardised_by_holdout()
-                else:
-                    known = session.get_one(Run, self._spec.distil_from).statistics
-                session.get_one(Run, self._run.id).statistics = known
-            assert known is not None, "create_run asks for a teacher that SUCCEEDED"
-            return Statistics.from_json(known)
-        return self._tried(0, self._gather)
+        with self._db.read() as session:
+            known = beginning.known_statistics(session, self._spec, self._recipe)
+        if known is None:
+            return self._tried(0, self._gather)
+        with self._db.transaction() as session:
+            self._lease.check(session)
+            session.get_one(Run, self._run.id).statistics = known.as_json()
+        return known
 
     def _gather(self, attempt: Attempt) -> Statistics:
         grid = self._grid(attempt, "query", _SMALL_REPLY)
@@ -179,8 +158,8 @@ class Trainer:
         metrics |= {"bytes_sent": trained.bytes_sent, "bytes_plain": trained.bytes_plain}
         params = self._blobs.put(tensors.encode(flower.arrays_of(trained.arrays))).digest
         new = flower.read_arrays(self._blobs.path(params))
-        metrics |= {**trained.further, **self._on_holdout(new, statistics)}
-        if (refusal := self._refusal(number, arrays, new, statistics)) is not None:
+        metrics |= {**trained.further, **self._judge.measure(new, statistics)}
+        if (refusal := self._judge.refusal(number, arrays, new, statistics)) is not None:
             return self._refuse(number, RoundEnd(judgements=judgements, metrics=metrics, refusal=refusal))
         if self._spec.evaluate_every and number % self._spec.evaluate_every == 0:
             grid = self._grid(attempt, "evaluate", _SMALL_REPLY)
@@ -191,21 +170,8 @@ class Trainer:
         self._commit(number, end)
         training.release()
         self._run.params_digest, self._run.strategy_state_digest = params, end.strategy_state
-        self._present = self._measured
+        self._judge.keep()
         return new
-
-    def _refusal(
-        self, number: int, old: ArrayRecord, new: ArrayRecord, statistics: Statistics
-    ) -> Mapping[str, str] | None:
-        """Why the gate refuses the new model, which has just been measured on the holdout."""
-        measured = self._measured
-        if not self._spec.gate.on or measured is None:
-            return None
-        if self._present is None:
-            self._on_holdout(old, statistics)
-            self._present, self._measured = self._measured, measured
-        assert self._present is not None, "there is a holdout"
-        return self._spec.gate.refuses(number, self._present, measured, flower.arrays_of(new).values())
 
     def _refuse(self, number: int, end: RoundEnd) -> ArrayRecord:
         """Go on from the old parameters and the strategy's old state."""
@@ -271,22 +237,6 @@ class Trainer:
             number=number,
             secret=secret,
         )
-
-    def _standardised_by_holdout(self) -> dict[str, Any]:
-        """Statistics of the coordinator's own data: the devices' sums would tell of them without noise."""
-        if self._holdout is None:
-            raise InvalidInput(
-                "privacy_without_holdout", f"recipe {self._recipe.name} has no holdout to standardise by"
-            )
-        standardisation = self._recipe.channel_sums(self._holdout).standardisation()
-        return Statistics(standardisation=standardisation, samples={}).as_json()
-
-    def _on_holdout(self, arrays: ArrayRecord, statistics: Statistics) -> Mapping[str, float]:
-        if self._holdout is None:
-            return {}
-        parameters.write(self._model, flower.arrays_of(arrays))
-        self._measured = self._recipe.evaluate(self._model, self._holdout, statistics.standardisation)
-        return {"holdout_accuracy": self._measured.accuracy, "holdout_loss": self._measured.loss}
 
     def _strategy_state(self) -> str | None:
         state = strategies.read_state(self._rule, self._strategy) | (self._sizes.state() if self._sizes else {})
