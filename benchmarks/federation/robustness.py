@@ -3,7 +3,8 @@
 Thirty virtual devices share scikit-learn's digits (``recipes/digits_recipe.py``) and train a small perceptron for twelve
 rounds; admission is in place as in a live run. A cell is the mean over the seeds with its standard deviation. A drop is
 measured from FedAvg's accuracy with the same seed and split and no attacker. Options of the rules are the same in all cells:
-nobody tells a rule how many attackers there are.
+nobody tells a rule how many attackers there are. FLTrust's server has examples of its own, so beside the tables stands the
+control: what those examples alone would teach.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ SPLITS = {"IID": "key", "Dirichlet 0.5": "dirichlet:0.5"}
 SHARES = (0.1, 0.2, 0.4)
 SEEDS = (0, 1, 2)
 NOBODY = "none"
+# Many times what a device does in all rounds together: the control must not lose for want of steps.
+ROOT_EPOCHS = 200
 # What admission refuses outright (ten times as long as the others, NaN, infinity), what hides within its limit of five
 # times, and what does not stand out at all.
 ATTACKS = (
@@ -98,7 +101,9 @@ def measure(options: Options) -> list[Figure]:
     results = _run(cells, seeds)
     for split in SPLITS:
         _show(split, rules, attacks, results)
-    return _figures(results)
+    alone = [_root_alone(seed) for seed in seeds]
+    print(f"Control: trained on the server's own examples alone, {ROOT_EPOCHS} epochs: {_spread(alone)} %")
+    return _figures(results, alone)
 
 
 def _run(cells: Sequence[Cell], seeds: Sequence[int]) -> Results:
@@ -153,6 +158,21 @@ def _outcome(cell: Cell, seed: int) -> Outcome:
     )
 
 
+def _root_alone(seed: int) -> float:
+    """Accuracy on the unseen, in percent, of a student that was trained on the recipe's root data and nothing else."""
+    _start()
+    from fogline_shared.recipe import load_recipe
+
+    recipe = load_recipe("digits")
+    root, unseen = recipe.root(), recipe.unseen()
+    assert root is not None
+    assert unseen is not None
+    standardisation = recipe.channel_sums(root).standardisation()
+    model = recipe.model("student", seed=seed)
+    recipe.train(model, root, standardisation, replace(recipe.plans["student"], epochs=ROOT_EPOCHS, seed=seed))
+    return 100 * recipe.evaluate(model, unseen, standardisation).accuracy
+
+
 def _show(split: str, rules: Sequence[str], attacks: Sequence[str], results: Results) -> None:
     """One table a split: a row for each attack and share, a column for each rule; with backdoors, their success behind a bar."""
     table = Table("attack", "share", *rules, title=f"Accuracy in percent, {split}: mean ± sd | backdoor's success")
@@ -174,7 +194,7 @@ def _spread(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.1f} ± {statistics.stdev(values) if len(values) > 1 else 0.0:.1f}"
 
 
-def _figures(results: Results) -> list[Figure]:
+def _figures(results: Results, alone: Sequence[float]) -> list[Figure]:
     cells: list[dict[str, Any]] = [
         {**vars(cell), "accuracy": [o.accuracy for o in outcomes], "success": [o.success for o in outcomes]}
         for cell, outcomes in results.items()
@@ -186,6 +206,7 @@ def _figures(results: Results) -> list[Figure]:
         _worst_success(results, 0.2, 5.0),
     ]
     figures[0].detail["every_cell"] = cells
+    figures[0].detail["root_data_alone"] = alone
     return figures
 
 
