@@ -19,6 +19,9 @@ from fogline_server.schema import create_all
 # Read when torch and numpy are imported, here and in every process that tests start: tests run side by side, and threads
 # of one that spin while they wait take the cores of the others.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Read when gRPC is first used. Its fork handlers start a thread in a child that was forked and not yet replaced (a Popen with
+# preexec_fn), which now and then aborts on the descriptors that Popen has closed: https://github.com/grpc/grpc/issues/43055.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 
 @pytest.fixture(scope="session")
