@@ -16,6 +16,32 @@ Wait = Annotated[bool, typer.Option("--wait", help="Show progress until it has e
 Limit = Annotated[int, typer.Option(min=1, help="At most so many.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="May be repeated.")]
 
+# Of a run, live or simulated.
+Texts = list[str] | None
+Size = Annotated[str, typer.Option(help="teacher, student, or another size of the recipe.")]
+Rounds = Annotated[int | None, typer.Option(help="Default: the recipe's.")]
+StrategyOptions = Annotated[Texts, typer.Option(help="Of the strategy: key=value, may be repeated.")]
+Plan = Annotated[Texts, typer.Option(help="Of training: epochs=2, learning_rate=…")]
+SizeOf = Annotated[
+    Texts,
+    typer.Option(
+        help="CLASS=SIZE: devices of a class train another size, whose ensemble teaches --size; may be repeated."
+    ),
+]
+EnsembleOptions = Annotated[
+    Texts, typer.Option(help="Of --size-of: fusion=median, steps=200, temperature=1 …; may be repeated.")
+]
+Quorum = Annotated[
+    float,
+    typer.Option(
+        help="Share of a round's devices that must answer, and of --min-devices that must give a usable update."
+    ),
+]
+PacingOptions = Annotated[
+    Texts, typer.Option(help="target=50, over_selection=0.3, self_tuning=true, retries=2 …; may be repeated.")
+]
+GateOptions = Annotated[Texts, typer.Option(help="max_drop=5 (points on the holdout), patience=5; may be repeated.")]
+
 
 def group(help_text: str) -> typer.Typer:
     """A group of commands."""

@@ -14,8 +14,7 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fogline_recipes import parameters
-from fogline_server.training import rounds
+from fogline_server.training import whole_run
 from fogline_server.training.cohort_grid import CohortGrid
 from fogline_server.training.spec import RunSpec
 from fogline_shared import flower, tensors
@@ -61,24 +60,7 @@ def main(grid: Grid, context: Context) -> None:
     recipe = load_recipe(str(config["recipe"]))
     spec = _spec(config).resolved(recipe)
     stock = StockGrid(grid, _nodes(grid, spec.min_devices))
-    rule, model = spec.rule(), recipe.model(spec.size, seed=spec.seed)
-    strategy = rule.build(recipe)
-    arrays = flower.to_record(parameters.read(model))
-    statistics, _ = rounds.gather_statistics(stock, recipe)
-    for number in range(1, spec.total_rounds + 1):
-        arrays = rounds.train(
-            stock,
-            strategy,
-            arrays,
-            number,
-            size=spec.size,
-            plan=spec.train_plan(recipe, number),
-            statistics=statistics,
-            max_norm_ratio=spec.max_norm_ratio,
-            needed=spec.fewest_updates,
-            running=[name for name, _ in model.named_buffers() if name in arrays],
-            adaptive=rule.adaptive,
-        ).arrays
+    arrays = whole_run.train(stock, recipe, spec).arrays
     if config.get("out"):
         _write(Path(str(config["out"])), tensors.encode(flower.arrays_of(arrays)))
 

@@ -9,7 +9,25 @@ import typer
 
 from fogline_server.cli import follow, show
 from fogline_server.cli.api import Api
-from fogline_server.cli.options import AsJson, Limit, Tags, Wait, api, group, pairs, texts
+from fogline_server.cli.options import (
+    AsJson,
+    EnsembleOptions,
+    GateOptions,
+    Limit,
+    PacingOptions,
+    Plan,
+    Quorum,
+    Rounds,
+    Size,
+    SizeOf,
+    StrategyOptions,
+    Tags,
+    Wait,
+    api,
+    group,
+    pairs,
+    texts,
+)
 from fogline_server.training.ensemble.report import comparison
 
 app = group("Federated training.")
@@ -30,11 +48,11 @@ def start(
     context: typer.Context,
     recipe: str,
     *,
-    size: Annotated[str, typer.Option(help="teacher, student, or another size of the recipe.")] = "student",
-    rounds: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
+    size: Size = "student",
+    rounds: Rounds = None,
     strategy: str = "fedavg",
-    option: Annotated[list[str] | None, typer.Option(help="Of the strategy: key=value, may be repeated.")] = None,
-    plan: Annotated[list[str] | None, typer.Option(help="Of training: epochs=2, learning_rate=…")] = None,
+    option: StrategyOptions = None,
+    plan: Plan = None,
     privacy: Annotated[
         list[str] | None, typer.Option(help="population=NAME, noise_multiplier=1, clip=1; may be repeated.")
     ] = None,
@@ -44,12 +62,7 @@ def start(
         list[str] | None, typer.Option(help="Of devices: min_battery_percent=30, charging=true …; may be repeated.")
     ] = None,
     min_devices: Annotated[int, typer.Option(help="A round starts when so many are there.")] = 2,
-    quorum: Annotated[
-        float,
-        typer.Option(
-            help="Share of a round's devices that must answer, and of --min-devices that must give a usable update."
-        ),
-    ] = 0.8,
+    quorum: Quorum = 0.8,
     round_deadline_s: float = 300.0,
     seed: int = 0,
     distil_from: Annotated[str | None, typer.Option(help="Run whose model the devices learn from.")] = None,
@@ -58,22 +71,10 @@ def start(
     ] = None,
     codec: Annotated[str, typer.Option(help="How devices encode their updates: fp16, int8, topk.")] = "none",
     codec_option: Annotated[list[str] | None, typer.Option(help="Of the codec: key=value, may be repeated.")] = None,
-    size_of: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="CLASS=SIZE: devices of a class train another size, whose ensemble teaches --size; may be repeated."
-        ),
-    ] = None,
-    ensemble: Annotated[
-        list[str] | None, typer.Option(help="Of --size-of: fusion=median, steps=200, temperature=1 …; may be repeated.")
-    ] = None,
-    pacing: Annotated[
-        list[str] | None,
-        typer.Option(help="target=50, over_selection=0.3, self_tuning=true, retries=2 …; may be repeated."),
-    ] = None,
-    gate: Annotated[
-        list[str] | None, typer.Option(help="max_drop=5 (points on the holdout), patience=5; may be repeated.")
-    ] = None,
+    size_of: SizeOf = None,
+    ensemble: EnsembleOptions = None,
+    pacing: PacingOptions = None,
+    gate: GateOptions = None,
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:

@@ -15,7 +15,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fogline_server.cli import show
-from fogline_server.cli.options import AsJson, pairs, texts
+from fogline_server.cli.options import (
+    AsJson,
+    EnsembleOptions,
+    GateOptions,
+    PacingOptions,
+    Plan,
+    Quorum,
+    Rounds,
+    Size,
+    SizeOf,
+    StrategyOptions,
+    pairs,
+    texts,
+)
 from fogline_shared.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -31,11 +44,11 @@ def simulate(
     *,
     devices: Annotated[int, typer.Option(help="Virtual devices in the fleet.")] = 100,
     cohort: Annotated[int | None, typer.Option(help="Devices asked a round; default: 50, or all of fewer.")] = None,
-    size: Annotated[str, typer.Option(help="teacher, student, or another size of the recipe.")] = "student",
-    rounds: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
+    size: Size = "student",
+    rounds: Rounds = None,
     strategy: str = "fedavg",
-    option: Annotated[list[str] | None, typer.Option(help="Of the strategy: key=value, may be repeated.")] = None,
-    plan: Annotated[list[str] | None, typer.Option(help="Of training: epochs=2, learning_rate=…")] = None,
+    option: StrategyOptions = None,
+    plan: Plan = None,
     split: Annotated[str, typer.Option(help="Who holds which data: key, dirichlet:ALPHA or shards:NUMBER.")] = "key",
     samples: Annotated[int | None, typer.Option(help="Examples a device; default: as in the recipe's fleet.")] = None,
     data: Annotated[
@@ -61,33 +74,16 @@ def simulate(
         list[str] | None,
         typer.Option("--class", help="CLASS=SHARE of the fleet, 0 to 1; may be repeated. The rest is generic."),
     ] = None,
-    size_of: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="CLASS=SIZE: devices of a class train another size, whose ensemble teaches --size; may be repeated."
-        ),
-    ] = None,
-    ensemble: Annotated[
-        list[str] | None, typer.Option(help="Of --size-of: fusion=median, steps=200, temperature=1 …; may be repeated.")
-    ] = None,
+    size_of: SizeOf = None,
+    ensemble: EnsembleOptions = None,
     min_devices: Annotated[
         int | None, typer.Option(help="A round starts when so many are there; default: 2, or 1 where one is asked.")
     ] = None,
-    quorum: Annotated[
-        float,
-        typer.Option(
-            help="Share of a round's devices that must answer, and of --min-devices that must give a usable update."
-        ),
-    ] = 0.8,
+    quorum: Quorum = 0.8,
     round_deadline_s: Annotated[float, typer.Option(help="Virtual seconds.")] = 300.0,
     max_norm_ratio: Annotated[float, typer.Option(help="Refuse updates so many times as long as the median.")] = 5.0,
-    pacing: Annotated[
-        list[str] | None,
-        typer.Option(help="target=50, over_selection=0.3, self_tuning=true, retries=2 …; may be repeated."),
-    ] = None,
-    gate: Annotated[
-        list[str] | None, typer.Option(help="max_drop=5 (points on the holdout), patience=5; may be repeated.")
-    ] = None,
+    pacing: PacingOptions = None,
+    gate: GateOptions = None,
     evaluate_every: Annotated[int, typer.Option(help="Have the devices evaluate each n-th round; 0: never.")] = 0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same report.")] = 0,
     processes: Annotated[int | None, typer.Option(help="Default: one a core. They do not change the result.")] = None,
