@@ -30,7 +30,8 @@ DEVICES, SAMPLES, ROUNDS = 30, 80, 12
 RECOMMENDED, PLAIN = "fltrust", "fedavg"
 SPLITS = {"IID": "key", "Dirichlet 0.5": "dirichlet:0.5"}
 SHARES = (0.1, 0.2, 0.4)
-SEEDS = (0, 1, 2)
+# Not 0 to 2: the rules' defaults were chosen with those.
+SEEDS = (3, 4, 5)
 NOBODY = "none"
 # Many times what a device does in all rounds together: the control must not lose for want of steps.
 ROOT_EPOCHS = 200
