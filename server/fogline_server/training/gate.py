@@ -14,7 +14,7 @@ from fogline_shared.checks import number
 from fogline_shared.errors import Conflict, InvalidInput
 
 if TYPE_CHECKING:
-    from fogline_shared.recipe import Evaluation
+    from fogline_shared.recipe import Evaluation, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,11 @@ class Gate:
     def on(self) -> bool:
         """Whether it looks at all."""
         return self.max_drop is not None
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """As :meth:`check_holdout`, with the recipe's own; without a gate nothing is loaded."""
+        if self.on:
+            self.check_holdout(recipe.name, recipe.holdout())
 
     def check_holdout(self, recipe: str, holdout: object) -> None:
         """Raise InvalidInput ``gate_without_holdout`` if there is a gate and nothing to measure by."""

@@ -138,14 +138,15 @@ class RunSpec:
     def resolved(self, recipe: Recipe) -> RunSpec:
         """With the recipe's defaults filled in.
 
-        Raises InvalidInput ``unknown_size``, ``invalid_run``, ``no_transfer_set`` and, when the recipe lacks what the strategy needs,
-        ``no_root_data`` or ``root_overlaps``.
+        Raises InvalidInput ``unknown_size``, ``invalid_run``, ``no_transfer_set`` and, when the recipe lacks what the strategy or
+        the gate needs, ``no_root_data``, ``root_overlaps`` or ``gate_without_holdout``.
         """
         if self.size not in recipe.sizes:
             known = ", ".join(recipe.sizes)
             raise InvalidInput("unknown_size", f"recipe {recipe.name} has no size {self.size!r}; sizes: {known}")
         self.ensemble.check_recipe(recipe)
         self.rule().check(recipe)
+        self.gate.check_recipe(recipe)
         rounds = self.rounds if self.rounds is not None else recipe.rounds.get(self.size, 10)
         return replace(
             self,

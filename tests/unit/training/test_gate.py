@@ -6,10 +6,12 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from tiny_recipe import Tiny
 
 from fogline_server.training.gate import Gate
+from fogline_server.training.spec import RunSpec
 from fogline_shared.errors import Conflict, InvalidInput
-from fogline_shared.recipe import Evaluation
+from fogline_shared.recipe import Evaluation, Recipe
 
 FINE = [np.zeros(3, np.float32)]
 
@@ -46,6 +48,19 @@ def test_patience_and_a_missing_holdout() -> None:
     with pytest.raises(InvalidInput, match="gate_without_holdout"):
         gate.check_holdout("tiny", None)
     Gate().check_holdout("tiny", None)
+
+
+class Blind(Tiny):
+    holdout = Recipe.holdout
+
+
+def test_a_run_with_a_gate_and_no_holdout_is_refused_when_it_is_submitted() -> None:
+    gated = RunSpec(recipe="tiny", gate=Gate(max_drop=5))
+    with pytest.raises(InvalidInput, match="recipe tiny has no holdout") as caught:
+        gated.resolved(Blind())
+    assert caught.value.code == "gate_without_holdout"
+    assert gated.resolved(Tiny()).gate.on
+    assert not RunSpec(recipe="tiny").resolved(Blind()).gate.on, "without a gate none is needed"
 
 
 @pytest.mark.parametrize(
