@@ -132,3 +132,5 @@ class Update(Base):
     reason: Mapped[str] = mapped_column(String(2000), default="")
     duplicates: Mapped[int] = mapped_column(default=0)
     received_at: Mapped[datetime]
+    # In an asynchronous run: the round that took it from the buffer, by which it is as stale as that is after the task's own.
+    step: Mapped[int | None]
