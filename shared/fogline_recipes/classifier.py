@@ -43,10 +43,12 @@ class Classifier(Recipe):
             return self.build(size)
 
     def sample(self, data: Dataset, indices: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """One training batch in raw units: x (n, *input_shape) float32, y (n,) int64. Override to augment."""
-        del generator
+        """One training batch in raw units: x (n, *input_shape) float32, y (n,) int64.
+
+        Override it for an augmentation that needs more than the examples themselves, else :meth:`augment`.
+        """
         chosen = indices.numpy()
-        return _tensor(data.x[chosen]), _tensor(data.y[chosen])
+        return self.augment(_tensor(data.x[chosen]), generator), _tensor(data.y[chosen])
 
     def channel_sums(self, data: Dataset) -> ChannelSums:
         """Sums over examples and positions, in float64."""

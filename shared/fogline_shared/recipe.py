@@ -190,6 +190,11 @@ class Recipe(ABC):
     def evaluate(self, model: torch.nn.Module, data: Dataset, standardisation: Standardisation) -> Evaluation:
         """Evaluate without changing the model."""
 
+    def augment(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """A batch in raw units, (n, *input_shape), altered at random as the world might; labels stay true. Default: as it is."""
+        del generator
+        return x
+
     def holdout(self) -> Dataset | None:
         """Labelled data at the cloud: chooses between models and calibrates quantization. Never trained on."""
         return None
