@@ -192,7 +192,10 @@ def aggregate(order: Order, admitted: Admitted) -> Trained:
     """The new parameters; there is at least one accepted reply. Raises Conflict ``aggregation_failed``."""
     judgements, reference = admitted.judgements, flower.arrays_of(order.arrays)
     loss = mean(judgements, [judgement.loss for judgement in judgements])
-    accepted = admitted.accepted if order.private is None else [_noised(order.private, admitted.accepted, reference)]
+    accepted = admitted.accepted
+    further: Mapping[str, float] = {}
+    if order.private is not None:
+        accepted, further = _released(order.private, admitted.accepted, reference)
     new = _aggregate(order.strategy, order.number, accepted, list(reference))
     for name in order.running if order.adaptive else ():
         new[name] = _mean_array(accepted, name)
@@ -203,6 +206,7 @@ def aggregate(order: Order, admitted: Admitted) -> Trained:
         judgements=judgements,
         bytes_sent=admitted.bytes_sent,
         bytes_plain=admitted.bytes_plain,
+        further=further,
     )
 
 
@@ -298,12 +302,14 @@ def _admitted(
     return admitted
 
 
-def _noised(private: Central, accepted: Sequence[Message], reference: Mapping[str, NDArray[Any]]) -> Message:
-    """What a strategy gets in place of the devices' replies: one, whose parameters are their private mean."""
-    new = private.mean((reply.content.array_records[ARRAYS] for reply in accepted), reference)
-    content = RecordDict({ARRAYS: flower.to_record(new), METRICS: MetricRecord({SAMPLES: 1, LOSS: 0.0})})
+def _released(
+    private: Central, accepted: Sequence[Message], reference: Mapping[str, NDArray[Any]]
+) -> tuple[list[Message], Mapping[str, float]]:
+    """What a strategy gets in place of the devices' replies: one, whose parameters are their private mean; and its metrics."""
+    release = private.release((reply.content.array_records[ARRAYS] for reply in accepted), reference)
+    content = RecordDict({ARRAYS: flower.to_record(release.arrays), METRICS: MetricRecord({SAMPLES: 1, LOSS: 0.0})})
     about = Address(message_id="", node_id=1, group_id=str(private.number), message_type="train")
-    return flower.reply(content, about)
+    return [flower.reply(content, about)], release.metrics()
 
 
 def _aggregate(

@@ -28,7 +28,7 @@ from fogline_server.training.ensemble.rows import compared
 from fogline_server.training.grid import GatewayGrid, Parts, Phase
 from fogline_server.training.judge import Judge
 from fogline_server.training.privacy import ledger
-from fogline_server.training.privacy.central import Central
+from fogline_server.training.privacy.run import PrivateRun
 from fogline_server.training.rounds import Teacher, Trained
 from fogline_server.training.spec import RunSpec
 from fogline_server.training.statistics import Statistics
@@ -64,6 +64,7 @@ class Trainer:
         self._model = self._recipe.model(self._run.size, seed=self._spec.seed)
         self._judge = Judge(self._recipe, self._run.size, self._spec.gate)
         self._sizes = Sizes(self._recipe, self._spec) if self._spec.ensemble else None
+        self._private = self._private_run()
 
     def run(self) -> Outcome:
         """Train to the end, or to the round at which the run was paused; the outcome marks the run."""
@@ -100,6 +101,8 @@ class Trainer:
             strategies.write_state(self._rule, self._strategy, state)
         if self._sizes is not None:
             self._sizes.restore(state)
+        if self._private is not None:
+            self._private.restore(state)
         assert self._run.params_digest is not None
         return flower.read_arrays(self._blobs.path(self._run.params_digest))
 
@@ -150,6 +153,8 @@ class Trainer:
         largest = max(self._blobs.size(self._run.params_digest), self._sizes.largest() if self._sizes else 0)
         training = self._grid(attempt, "train", largest + _SLACK)
         trained = self._train(training, attempt.nodes, number, arrays, statistics, teacher)
+        if self._private is not None:
+            self._private.follow(trained.further)
         judgements = {"train": trained.judgements}
         metrics: dict[str, Any] = {
             "loss": None if self._spec.privacy else trained.loss,
@@ -221,25 +226,18 @@ class Trainer:
             running=[name for name, _ in self._model.named_buffers() if name in arrays],
             adaptive=self._rule.adaptive,
             codec=self._spec.update_codec(),
-            private=self._private(number, len(nodes)),
+            private=None if self._private is None else self._private.round(number, asked=len(nodes)),
         )
 
-    def _private(self, number: int, asked: int) -> Central | None:
-        privacy = self._spec.privacy
-        if not privacy:
+    def _private_run(self) -> PrivateRun | None:
+        if not self._spec.privacy:
             return None
         with self._db.read() as session:
-            secret = ledger.secret(session, self._run.id)
-        return Central(
-            clip=privacy.clip,
-            noise_multiplier=privacy.noise_multiplier,
-            asked=asked,
-            number=number,
-            secret=secret,
-        )
+            return PrivateRun(self._spec.privacy, ledger.secret(session, self._run.id))
 
     def _strategy_state(self) -> str | None:
         state = strategies.read_state(self._rule, self._strategy) | (self._sizes.state() if self._sizes else {})
+        state |= self._private.state() if self._private is not None else {}
         return self._blobs.put(tensors.encode(state)).digest if state else None
 
     def _cohort(self, number: int) -> Attempt:

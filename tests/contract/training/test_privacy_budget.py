@@ -9,7 +9,7 @@ from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
 from fogline_server.training import lifecycle, service
 from fogline_server.training.privacy import ledger
-from fogline_server.training.privacy.accountant import Releases, epsilon
+from fogline_shared.privacy.accountant import Releases, epsilon
 from fogline_server.training.privacy.spec import Privacy
 from fogline_server.training.tables import Run
 from fogline_shared.errors import Conflict, InvalidInput, NotFound

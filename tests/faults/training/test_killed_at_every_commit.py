@@ -196,11 +196,15 @@ def test_a_private_run_killed_at_its_rounds_ends_with_the_same_noise_and_spends_
     monkeypatch.setattr(ledger.secrets, "token_hex", lambda count: "5a" * count)
     with world.db.transaction() as session:
         ledger.create(session, name="all", recipe="tiny", tags=[], epsilon=500, delta=1e-5, now=utc_now())
-    private = {"privacy": Privacy(population="all", noise_multiplier=0.5), "evaluate_every": 0}
+    # The second round's clip is what the first one's release made of it.
+    privacy = Privacy(population="all", noise_multiplier=0.5, clip_quantile=0.5)
+    private = {"privacy": privacy, "evaluate_every": 0}
     sites, expected = world.undisturbed(**private)
     assert expected["run"][:2] == ("SUCCEEDED", ROUNDS)
     rounds = [number for number, site in enumerate(sites) if site == COMMIT]
     assert len(rounds) == ROUNDS, "devices are asked for no statistics"
+    clips = [metrics["clip"] for *_, metrics in expected["rounds"]]
+    assert clips[0] == 1.0 != clips[1]
     assert world.killed_at(rounds, sites, **private) == (expected, ())
     with world.db.read() as session:
         spent = session.execute(select(PrivacyAccount.rounds_spent, PrivacyAccount.rounds_reserved)).tuples().all()

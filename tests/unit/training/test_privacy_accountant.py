@@ -11,8 +11,8 @@ from dp_accounting.rdp import RdpAccountant
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fogline_server.training.privacy.accountant import ORDERS, Releases, epsilon, least_noise
 from fogline_shared.errors import InvalidInput
+from fogline_shared.privacy.accountant import ORDERS, Releases, epsilon, least_noise
 
 
 def googles(orders: list[float], noise: float, rate: float, rounds: int, delta: float) -> float:

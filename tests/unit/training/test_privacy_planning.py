@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fogline_server.training.privacy.accountant import Releases, epsilon
 from fogline_server.training.privacy.planning import devices_for, outlook
 from fogline_shared.errors import InvalidInput
+from fogline_shared.privacy.accountant import Releases, epsilon
 
 ASKED = {"parameters": 4000, "rounds": 30, "target": 8.0, "delta": 1e-5}
 

@@ -16,11 +16,11 @@ from sqlalchemy.orm import Session
 
 from fogline_server.db import events
 from fogline_server.db.events import SYSTEM
-from fogline_server.training.privacy.accountant import DELTA, EPSILON, Releases, epsilon
 from fogline_server.training.privacy.spec import Privacy
 from fogline_server.training.tables import Population, PrivacyAccount
 from fogline_shared.checks import number
 from fogline_shared.errors import Conflict, InvalidInput, NotFound
+from fogline_shared.privacy.accountant import DELTA, EPSILON, Releases, epsilon
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from fogline_server.training.privacy.accountant import least_noise
 from fogline_shared.checks import number
+from fogline_shared.privacy.accountant import least_noise
 
 # From this ratio on, a round's noise is as long as the update it hides.
 DROWNED = 1.0
