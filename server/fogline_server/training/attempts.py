@@ -81,9 +81,21 @@ def pace(session: Session, run_id: str, spec: RunSpec, *, now: datetime) -> Pace
     )
 
 
+def to_ask(spec: RunSpec, pace: Pace | None, *, fleet: int) -> int:
+    """How many of ``fleet`` eligible devices an attempt at that pace asks."""
+    return min(fleet if pace is None else pace.asked, spec.max_devices or fleet)
+
+
 def resting(session: Session, run_id: str, spec: RunSpec, *, fleet: int, asked: int) -> list[list[str]]:
     """The cohorts whose devices rest when ``asked`` of ``fleet`` eligible devices are to be chosen, the latest first."""
     return cohorts_of(session, run_id)[: rest_rounds(fleet, asked)] if spec.pacing.steering else []
+
+
+def rest_left(session: Session, run_id: str, spec: RunSpec, device_id: str, *, fleet: int, asked: int) -> int | None:
+    """For how many more cohorts a device rests; None: it does not. A further attempt at a round is a cohort too."""
+    rests = resting(session, run_id, spec, fleet=fleet, asked=asked)
+    latest = next((ago for ago, cohort in enumerate(rests) if device_id in cohort), None)
+    return None if latest is None else rest_rounds(fleet, asked) - latest
 
 
 def cohorts_of(session: Session, run_id: str) -> list[list[str]]:

@@ -73,7 +73,7 @@ def choose_cohort(
     # Ids are drawn anew when a device enrols: by its name it is the same device in the next fleet.
     ordered = sorted(eligible, key=lambda device: device.name)
     pace = attempts.pace(session, run_id, spec, now=now)
-    count = min(len(ordered) if pace is None else pace.asked, spec.max_devices or len(ordered))
+    count = attempts.to_ask(spec, pace, fleet=len(ordered))
     lot = f"{spec.seed}/{number}" if attempt == 1 else f"{spec.seed}/{number}/{attempt}"
     rests = attempts.resting(session, run_id, spec, fleet=len(ordered), asked=count)
     chosen = set(draw([device.id for device in ordered], count, lot=lot, rests=rests))

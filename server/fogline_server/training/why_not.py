@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fogline_server.devices import service as devices
+from fogline_server.training import attempts
 from fogline_server.training.checkpoint import wanted
 from fogline_server.training.service import get_run
 from fogline_server.training.spec import RunSpec
@@ -47,13 +48,13 @@ def why_not(session: Session, device_id: str, run_id: str, *, now: datetime) -> 
     started = latest if latest is not None and latest.state == RoundState.OPEN else None
     # A run that takes its teacher's statistics, or a release's, has no round 0.
     known = spec.distil_from is not None or run.statistics is not None
-    number = latest.number + 1 if latest is not None else int(known)
+    number = latest.number + (not _waits(latest)) if latest is not None else int(known)
     reasons = [] if run.finished_at is None else [Reason("run_ended", f"is not asked: the run is {run.state}")]
     reasons += devices.ineligible_reasons(device, wanted(run, spec, number), now=now)
     taking_part = started is not None and device_id in started.cohort
     notes = [
-        *_standing(run, started, taking_part=taking_part),
-        *_prospects(spec, number, reasons),
+        *_standing(run, spec, started, taking_part=taking_part),
+        *([] if reasons else _prospects(session, run, spec, number, device_id, now=now)),
         *_said(session, device_id, run_id),
     ]
     return WhyNot(
@@ -67,20 +68,42 @@ def why_not(session: Session, device_id: str, run_id: str, *, now: datetime) -> 
     )
 
 
-def _standing(run: Run, started: Round | None, *, taking_part: bool) -> Iterator[str]:
+def _standing(run: Run, spec: RunSpec, started: Round | None, *, taking_part: bool) -> Iterator[str]:
     if run.state == RunState.PAUSED:
         yield "the run is PAUSED: no further round is opened before it is resumed"
-    if started is not None:
-        yield f"round {started.number} is under way {'with' if taking_part else 'without'} it"
-
-
-def _prospects(spec: RunSpec, number: int, reasons: Sequence[Reason]) -> Iterator[str]:
-    if reasons:
+    if started is None:
         return
+    tried, most = attempts.number_of(started), spec.pacing.retries + 1
+    if _waits(started):
+        failed = started.attempts[-1]
+        yield f"round {started.number} waits for another cohort: attempt {tried - 1} of {most} failed, {failed['message']}"
+        return
+    yield f"round {started.number} is under way {'with' if taking_part else 'without'} it"
+    if tried > 1:
+        last = ", the last: if it fails, so does the run" if tried == most else ""
+        yield f"this is attempt {tried} of {most}{last}"
+
+
+def _waits(row: Round) -> bool:
+    """Whether a round is between two attempts: it has failed with a cohort, and has no other yet."""
+    return row.state == RoundState.OPEN and not row.cohort and bool(row.attempts)
+
+
+def _prospects(
+    session: Session, run: Run, spec: RunSpec, number: int, device_id: str, *, now: datetime
+) -> Iterator[str]:
+    """What the next choice will do with a device that it may choose."""
     if number > spec.total_rounds:
         yield "the run has no further round"
         return
-    lot = "" if spec.max_devices is None else f"; at most {spec.max_devices} devices are drawn, by lot"
+    fleet = len(devices.eligible(session, wanted(run, spec, number), now=now))
+    asked = attempts.to_ask(spec, attempts.pace(session, run.id, spec, now=now), fleet=fleet)
+    if (left := attempts.rest_left(session, run.id, spec, device_id, fleet=fleet, asked=asked)) is not None:
+        again = f"from round {number + left} on it may be asked again, before only if there are too few others"
+        yield f"it rests, since it was asked lately: {again}"
+        return
+    most = asked if spec.pacing.target is not None else spec.max_devices
+    lot = "" if most is None else f"; at most {most} devices are drawn, by lot"
     yield f"round {number} may choose it{lot}"
 
 

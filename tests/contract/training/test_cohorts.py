@@ -10,12 +10,13 @@ from training_fleet import FIRST_NODE, add_devices, create_run, device_id
 
 from fogline_server.db.database import Database
 from fogline_server.devices.tables import Device
-from fogline_server.training import checkpoint, offers, service
+from fogline_server.training import attempts, checkpoint, offers, service
+from fogline_server.training.pacing import Pacing
 from fogline_server.training.spec import RunSpec
 from fogline_server.training.tables import Round, Run, Task
 from fogline_server.training.why_not import WhyNot, why_not
 from fogline_shared.eligibility import Eligibility
-from fogline_shared.errors import NotFound
+from fogline_shared.errors import Conflict, NotFound
 from fogline_shared.protocol import TaskReply
 from fogline_shared.states import RoundState, RunState
 
@@ -182,6 +183,53 @@ def test_why_not_tells_of_rounds_lots_and_refusals(fleet: Database) -> None:
     with fleet.transaction() as session:
         session.get_one(Run, run_id).state = RunState.PAUSED
     assert ask(fleet, run_id, 0).notes[0].startswith("the run is PAUSED")
+
+
+def test_why_not_tells_of_rest_by_the_rule_that_draws(database: Database) -> None:
+    add_devices(database, 14)
+    run_id = start(database, pacing=Pacing(target=2, steering=True), extensions=[10])
+    count(database, run_id, {})
+    asked = []
+    for number in (1, 2, 3):
+        asked.append(set(chosen(database, run_id, number)))
+        open_round(database, run_id, number, asked[-1], state=RoundState.COMMITTED)
+    # Of 14 eligible devices a round asks 2: three rounds of rest.
+    for ago, devices in enumerate(reversed(asked)):
+        for index in devices:
+            assert ask(database, run_id, index).notes == [
+                (
+                    f"it rests, since it was asked lately: from round {7 - ago} on it may be asked again, "
+                    "before only if there are too few others"
+                )
+            ]
+    for index in set(range(14)).difference(*asked):
+        assert ask(database, run_id, index).notes == ["round 4 may choose it; at most 2 devices are drawn, by lot"]
+    assert not set(chosen(database, run_id, 4)) & set.union(*asked)
+
+
+def test_why_not_tells_of_attempts(fleet: Database) -> None:
+    run_id = start(fleet, pacing=Pacing(retries=1))
+    open_round(fleet, run_id, 1, {0}, state=RoundState.OPEN)
+    with fleet.transaction() as session:
+        row = session.get_one(Round, (run_id, 1))
+        attempts.fail(session, row, Conflict("quorum_not_reached", "1 of 2 answered"), now=NOW)
+    assert ask(fleet, run_id, 0).notes == [
+        "round 1 waits for another cohort: attempt 1 of 2 failed, 1 of 2 answered",
+        "round 1 may choose it",
+    ]
+    with fleet.transaction() as session:
+        session.get_one(Round, (run_id, 1)).cohort = [device_id(1)]
+    assert ask(fleet, run_id, 1).notes[:2] == [
+        "round 1 is under way with it",
+        "this is attempt 2 of 2, the last: if it fails, so does the run",
+    ]
+
+
+def open_round(database: Database, run_id: str, number: int, cohort: set[int], *, state: RoundState) -> None:
+    with database.transaction() as session:
+        row = Round(run_id=run_id, number=number, state=state, metrics={}, started_at=NOW)
+        row.cohort, row.attempts = [device_id(index) for index in sorted(cohort)], []
+        session.add(row)
 
 
 def test_why_not_tells_that_the_run_is_over_and_what_else_stands_against_it(fleet: Database) -> None:
