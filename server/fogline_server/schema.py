@@ -32,6 +32,7 @@ FEATURES_WITH_TABLES = (
     "schedules",
     "telemetry",
     "training",
+    "trust",
 )
 for _feature in FEATURES_WITH_TABLES:
     importlib.import_module(f"fogline_server.{_feature}.tables")
