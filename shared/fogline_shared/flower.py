@@ -13,6 +13,7 @@ import math
 import mmap
 import os
 import time
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +56,10 @@ __all__ = [
     "arrays_of",
     "assemble",
     "decode",
+    "divided",
     "encode",
     "failure",
+    "flat",
     "instruction",
     "origin",
     "plain",
@@ -113,38 +116,64 @@ class HeldArray(LazyArray):
         return self.held.copy()
 
 
+class _Blob:
+    """A file of arrays, mapped for as long as somebody looks at one of them."""
+
+    def __init__(self, path: Path, specs: tuple[tensors.TensorSpec, ...]) -> None:
+        self.path, self.specs = path, specs
+        self._mapped: weakref.ref[NDArray[np.uint8]] | None = None
+
+    def read(self) -> NDArray[np.uint8]:
+        """All bytes, read-only."""
+        known = None if self._mapped is None else self._mapped()
+        if known is not None:
+            return known
+        with self.path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size > _WORTH_MAPPING else file.read()
+        content = np.frombuffer(pages, np.uint8)
+        self._mapped = weakref.ref(content)
+        return content
+
+
 class BlobArray(LazyArray):
     """An array that lies in a blob on disk and is read anew at each :meth:`numpy`."""
 
-    def __init__(self, path: Path, spec: tensors.TensorSpec, *, siblings: int) -> None:
+    def __init__(self, blob: _Blob, spec: tensors.TensorSpec) -> None:
         # Not Array's: that one wants the bytes.
-        self.dtype = spec.dtype.name
+        self.dtype = spec.dtype_name
         self.shape = spec.shape
         self.stype = "numpy.ndarray"
-        self.path = path
-        self.siblings = siblings
-        self._offset = spec.offset
+        self.blob = blob
+        self.spec = spec
+
+    def view(self) -> NDArray[Any]:
+        """The array to be read, without a copy where its place allows it."""
+        offset, spec = self.spec.offset, self.spec
+        raw = self.blob.read()[offset : offset + spec.nbytes]
+        return (raw.copy() if offset % spec.dtype.itemsize else raw).view(spec.dtype).reshape(spec.shape)
 
     def numpy(self) -> NDArray[Any]:
         """A private, writable copy; of a large array only the pages that are written to."""
-        dtype, count = np.dtype(self.dtype), math.prod(self.shape)
-        if count * dtype.itemsize < _WORTH_MAPPING or self._offset % dtype.itemsize:
-            return np.fromfile(self.path, dtype, count, offset=self._offset).reshape(self.shape)
-        start = self._offset - self._offset % mmap.ALLOCATIONGRANULARITY
-        with self.path.open("rb") as file:
-            length = self._offset - start + count * dtype.itemsize
-            pages = mmap.mmap(file.fileno(), length, access=mmap.ACCESS_COPY, offset=start)
-        return np.frombuffer(pages, dtype, count, offset=self._offset - start).reshape(self.shape)
+        dtype, nbytes, offset = self.spec.dtype, self.spec.nbytes, self.spec.offset
+        if nbytes < _WORTH_MAPPING or offset % dtype.itemsize:
+            return self.view().copy()
+        start = offset - offset % mmap.ALLOCATIONGRANULARITY
+        with self.blob.path.open("rb") as file:
+            pages = mmap.mmap(file.fileno(), offset - start + nbytes, access=mmap.ACCESS_COPY, offset=start)
+        count = nbytes // dtype.itemsize
+        return np.frombuffer(pages, dtype, count, offset=offset - start).reshape(self.shape)
 
 
 def read_arrays(path: Path) -> ArrayRecord:
     """The arrays of a blob, read on demand; raises Corrupt ``bad_tensors``."""
-    total = path.stat().st_size
     with path.open("rb") as file:
+        total = os.fstat(file.fileno()).st_size
         length = tensors.header_length(file.read(8))
         file.seek(0)
         specs = tensors.parse_header(file.read(length), total)
-    return assemble({spec.name: BlobArray(path, spec, siblings=len(specs)) for spec in specs})
+    blob = _Blob(path, specs)
+    return assemble({spec.name: BlobArray(blob, spec) for spec in specs})
 
 
 class _Record(ArrayRecord):
@@ -175,6 +204,8 @@ def _read_only(array: Array) -> NDArray[Any]:
     """The array without a copy where there is a way; Flower's own, which strategies return, are .npy bytes in memory."""
     if isinstance(array, HeldArray):
         return array.held
+    if isinstance(array, BlobArray):
+        return array.view()
     if isinstance(array, LazyArray) or not array.data.startswith(_NPY_1_0):
         return array.numpy()
     header = io.BytesIO(array.data)
@@ -202,11 +233,48 @@ def plain(content: RecordDict) -> RecordDict:
 
 def origin(record: ArrayRecord) -> Path | None:
     """The blob that holds exactly this record, if there is one: it need not be written again."""
-    first = next(iter(record.values()), None)
-    if not isinstance(first, BlobArray) or first.siblings != len(record):
+    blob = _blob_of(record)
+    return None if blob is None else blob.path
+
+
+def flat(record: ArrayRecord) -> NDArray[Any] | None:
+    """All values in the order of the arrays as one vector, to be read and not to be changed; None where arrays are of several types.
+
+    Of a record that is a blob it is the blob itself, of arrays in memory a copy. There is none of arrays that are made when
+    they are read (decoded ones, say): all of them at once may be more than memory holds.
+    """
+    blob = _blob_of(record)
+    if blob is not None:
+        dtype, start = blob.specs[0].dtype, blob.specs[0].offset
+        if start % dtype.itemsize or any(spec.dtype != dtype for spec in blob.specs):
+            return None
+        return blob.read()[start:].view(dtype)
+    held = [array.held for array in record.values() if isinstance(array, HeldArray)]
+    if not held or len(held) < len(record) or any(array.dtype != held[0].dtype for array in held):
         return None
-    same = all(isinstance(array, BlobArray) and array.path == first.path for array in record.values())
-    return first.path if same else None
+    return held[0].reshape(-1) if len(held) == 1 else np.concatenate([array.reshape(-1) for array in held])
+
+
+def divided(vector: NDArray[Any], like: ArrayRecord) -> ArrayRecord:
+    """Inverse of :func:`flat`: a record with the names and shapes of ``like``, whose arrays are parts of the vector."""
+    arrays, start = {}, 0
+    for name, array in like.items():
+        end = start + math.prod(array.shape)
+        arrays[name] = vector[start:end].reshape(array.shape)
+        start = end
+    return to_record(arrays)
+
+
+def _blob_of(record: ArrayRecord) -> _Blob | None:
+    """The blob whose arrays these are: all of them, in its order."""
+    first = next(iter(record.values()), None)
+    if not isinstance(first, BlobArray) or len(first.blob.specs) != len(record):
+        return None
+    blob = first.blob
+    for array, spec in zip(record.values(), blob.specs, strict=True):
+        if not isinstance(array, BlobArray) or array.blob is not blob or array.spec is not spec:
+            return None
+    return blob
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 MAX_HEADER = 16 * 1024 * 1024
+# The models of a few runs look the same in every message: their headers are written and read once. Longer ones are not kept.
+_LAYOUTS, _LONGEST_KEPT = 16, 64 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +45,15 @@ class TensorSpec:
     shape: tuple[int, ...]
     offset: int
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Length in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
+
+    @cached_property
+    def dtype_name(self) -> str:
+        """NumPy's name of the type; NumPy composes it anew at each use."""
+        return self.dtype.name
 
 
 def encode(arrays: Mapping[str, NDArray[Any]]) -> list[bytes | memoryview]:
@@ -53,24 +61,29 @@ def encode(arrays: Mapping[str, NDArray[Any]]) -> list[bytes | memoryview]:
 
     Raises Corrupt ``unsupported_dtype`` for a dtype that safetensors (or we) do not carry.
     """
-    header: dict[str, Any] = {}
+    layout: list[tuple[str, np.dtype[Any], tuple[int, ...]]] = []
     buffers: list[bytes | memoryview] = []
-    offset = 0
     for name, array in arrays.items():
         dtype = array.dtype.newbyteorder("<")
         if dtype not in _NAMES:
             raise Corrupt("unsupported_dtype", f"array {name!r} has dtype {array.dtype}", name=name)
         data = np.ascontiguousarray(array, dtype=dtype)
-        header[name] = {
-            "dtype": _NAMES[dtype],
-            "shape": list(array.shape),
-            "data_offsets": [offset, offset + data.nbytes],
-        }
-        offset += data.nbytes
+        layout.append((name, dtype, array.shape))
         buffers.append(data.reshape(-1).view(np.uint8).data if data.nbytes else b"")
+    return [_header(tuple(layout)), *buffers]
+
+
+@lru_cache(_LAYOUTS)
+def _header(layout: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]) -> bytes:
+    header: dict[str, Any] = {}
+    offset = 0
+    for name, dtype, shape in layout:
+        end = offset + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return [len(text).to_bytes(8, "little") + text, *buffers]
+    return len(text).to_bytes(8, "little") + text
 
 
 def digest(buffers: Iterable[bytes | memoryview]) -> str:
@@ -81,7 +94,7 @@ def digest(buffers: Iterable[bytes | memoryview]) -> str:
     return sha.hexdigest()
 
 
-def parse_header(prefix: bytes, total: int) -> list[TensorSpec]:
+def parse_header(prefix: bytes, total: int) -> tuple[TensorSpec, ...]:
     """Read the header from the first bytes of a blob that is ``total`` bytes long; check every claim it makes.
 
     ``prefix`` may be longer than the header. Raises Corrupt ``bad_tensors`` on anything inconsistent, before any
@@ -92,12 +105,18 @@ def parse_header(prefix: bytes, total: int) -> list[TensorSpec]:
     length = int.from_bytes(prefix[:8], "little")
     if length > min(MAX_HEADER, total - 8) or len(prefix) < 8 + length:
         raise Corrupt("bad_tensors", f"the header claims {length} bytes of a {total}-byte blob")
+    text = prefix[8 : 8 + length]
+    return _kept_specs(text, total) if length <= _LONGEST_KEPT else _specs(text, total)
+
+
+def _specs(text: bytes, total: int) -> tuple[TensorSpec, ...]:
+    base = 8 + len(text)
     try:
-        header = json.loads(prefix[8 : 8 + length])
-        specs = [_spec(name, entry, 8 + length) for name, entry in header.items() if name != "__metadata__"]
+        header = json.loads(text)
+        specs = tuple(_spec(name, entry, base) for name, entry in header.items() if name != "__metadata__")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Corrupt("bad_tensors", f"the header cannot be read: {error}") from error
-    position = 8 + length
+    position = base
     for spec in specs:
         if spec.offset != position:
             raise Corrupt("bad_tensors", f"array {spec.name!r} does not start where the one before it ends")
@@ -105,6 +124,9 @@ def parse_header(prefix: bytes, total: int) -> list[TensorSpec]:
     if position != total:
         raise Corrupt("bad_tensors", f"arrays end at byte {position} of {total}")
     return specs
+
+
+_kept_specs = lru_cache(_LAYOUTS)(_specs)
 
 
 def _spec(name: str, entry: Mapping[str, Any], base: int) -> TensorSpec:

@@ -8,7 +8,7 @@ device, and its cohort, can plausibly hold; only then is it aggregated.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -44,13 +44,21 @@ class Tensor(Protocol):
     def numpy(self) -> NDArray[Any]: ...
 
 
+def _in_pieces() -> None:
+    """There is no one vector."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One device's reply, taken apart. ``error``: code and message; ``fault``: it failed on the device, not here."""
+    """One device's reply, taken apart. ``error``: code and message; ``fault``: it failed on the device, not here.
+
+    ``flat``: all values of ``arrays``, in their order, as one vector; None where they do not lie so.
+    """
 
     node_id: int
     metrics: Mapping[str, Any] | None = None
     arrays: Mapping[str, Tensor] | None = None
+    flat: Callable[[], NDArray[Any] | None] = _in_pieces
     error: tuple[str, str] | None = None
     fault: bool = False
 
@@ -91,14 +99,34 @@ class _Refused(Exception):
         self.code, self.reason = code, reason
 
 
-def judge_updates(
-    candidates: Sequence[Candidate],
-    reference: Mapping[str, NDArray[Any]],
-    limits: Limits,
-    *,
-    running: Collection[str] = (),
-) -> list[Judgement]:
-    """A judgement each, in order. ``reference``: the parameters that were sent; ``running``: names of statistics.
+class Sent:
+    """The parameters that were sent, as replies are compared with them.
+
+    ``running``: names of running statistics; ``flat``: all values in the arrays' order as one vector, where they are of one type.
+    """
+
+    def __init__(
+        self, arrays: Mapping[str, NDArray[Any]], *, running: Collection[str] = (), flat: NDArray[Any] | None = None
+    ) -> None:
+        self.arrays, self.running, self.flat = arrays, frozenset(running), flat
+        self.forms = {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
+        self.stretches = list(_stretches(arrays, self.running))
+
+
+def _stretches(arrays: Mapping[str, NDArray[Any]], running: Collection[str]) -> Iterator[tuple[slice, bool]]:
+    """Where neighbours lie in the one vector that are, or are not, all running statistics."""
+    start = end = 0
+    kind = False
+    for name, array in arrays.items():
+        if (name in running) != kind:
+            yield slice(start, end), kind
+            start, kind = end, not kind
+        end += array.size
+    yield slice(start, end), kind
+
+
+def judge_updates(candidates: Sequence[Candidate], sent: Sent, limits: Limits) -> list[Judgement]:
+    """A judgement each, in order.
 
     Learned parameters are compared with the cohort's median, since the learning rate decides how far all move. Running
     statistics move towards each device's own data whatever the learning rate, so they are also compared with their size.
@@ -106,14 +134,13 @@ def judge_updates(
     judged = [_judge(candidate, limits, (LOSS,)) for candidate in candidates]
     # Every value of every reply is read, and numpy lets go of the interpreter while it does.
     with ThreadPoolExecutor(_MEASURED_AT_ONCE) as threads:
-        measure = partial(_measure, reference=reference, running=frozenset(running))
-        judged = list(threads.map(measure, judged, candidates))
+        judged = list(threads.map(partial(_measure, sent=sent), judged, candidates))
     accepted = [j for j in judged if j.verdict == UpdateVerdict.ACCEPTED]
     if len(accepted) < SMALLEST_COHORT:
         return judged
-    sent = math.sqrt(sum(float(np.sum(reference[name].astype(np.float64) ** 2)) for name in running))
+    size = math.sqrt(sum(float(np.sum(sent.arrays[name].astype(np.float64) ** 2)) for name in sent.running))
     norm = median(j.norm for j in accepted)
-    running_norm = max(sent, median(j.running_norm for j in accepted))
+    running_norm = max(size, median(j.running_norm for j in accepted))
     return [_compare_norms(j, norm, running_norm, limits.max_norm_ratio) for j in judged]
 
 
@@ -140,22 +167,16 @@ def _refusal(node_id: int, refused: _Refused) -> Judgement:
     return Judgement(node_id=node_id, verdict=UpdateVerdict.REFUSED, code=refused.code, reason=refused.reason)
 
 
-def _measure(
-    judgement: Judgement, candidate: Candidate, *, reference: Mapping[str, NDArray[Any]], running: frozenset[str]
-) -> Judgement:
+def _measure(judgement: Judgement, candidate: Candidate, *, sent: Sent) -> Judgement:
     if judgement.verdict != UpdateVerdict.ACCEPTED:
         return judgement
     try:
-        squares = _squares(candidate, reference)
+        learned, running = _squares(candidate, sent)
     except _Refused as refused:
         return _refusal(candidate.node_id, refused)
     except Corrupt as error:  # an encoded array is decoded when it is read
         return _refusal(candidate.node_id, _Refused(error.code, error.message))
-    return replace(
-        judgement,
-        norm=math.sqrt(sum(value for name, value in squares.items() if name not in running)),
-        running_norm=math.sqrt(sum(value for name, value in squares.items() if name in running)),
-    )
+    return replace(judgement, norm=math.sqrt(learned), running_norm=math.sqrt(running))
 
 
 def _samples(candidate: Candidate, limits: Limits) -> int:
@@ -184,27 +205,43 @@ def _checked_loss(metrics: Mapping[str, Any], required: Sequence[str]) -> float:
     return float(metrics.get(LOSS, 0.0))
 
 
-def _squares(candidate: Candidate, reference: Mapping[str, NDArray[Any]]) -> dict[str, float]:
-    """Squared length of the update by array; refuses anything that is not the model that was sent, one array in memory at a time."""
+def _squares(candidate: Candidate, sent: Sent) -> tuple[float, float]:
+    """Squared lengths of the update, of what is learned and of running statistics; refuses what is not the model that was sent."""
     arrays = candidate.arrays
     if arrays is None:
         raise _Refused("no_arrays", "the reply has no parameters")
-    if set(arrays) != set(reference):
-        missing, foreign = sorted(set(reference) - set(arrays)), sorted(set(arrays) - set(reference))
+    _check_forms(arrays, sent)
+    if sent.flat is not None and list(arrays) == list(sent.arrays) and (flat := candidate.flat()) is not None:
+        squares = [0.0, 0.0]
+        for part, running in sent.stretches:
+            squares[running] += _squared_distance(flat[part], sent.flat[part])
+        if all(map(math.isfinite, squares)):
+            return squares[0], squares[1]
+    return _squares_by_array(arrays, sent)
+
+
+def _check_forms(arrays: Mapping[str, Tensor], sent: Sent) -> None:
+    if set(arrays) != set(sent.forms):
+        missing, foreign = sorted(set(sent.forms) - set(arrays)), sorted(set(arrays) - set(sent.forms))
         raise _Refused("wrong_keys", f"missing arrays {missing[:3]}, foreign arrays {foreign[:3]}")
-    for name, sent in reference.items():
-        if tuple(arrays[name].shape) != sent.shape:
-            raise _Refused("wrong_shape", f"{name!r} has shape {tuple(arrays[name].shape)}, not {sent.shape}")
-        if arrays[name].dtype != sent.dtype.name:
-            raise _Refused("wrong_dtype", f"{name!r} has dtype {arrays[name].dtype}, not {sent.dtype.name}")
-    squares = {}
-    for name, sent in reference.items():
+    for name, (shape, dtype) in sent.forms.items():
+        if tuple(arrays[name].shape) != shape:
+            raise _Refused("wrong_shape", f"{name!r} has shape {tuple(arrays[name].shape)}, not {shape}")
+        if arrays[name].dtype != dtype:
+            raise _Refused("wrong_dtype", f"{name!r} has dtype {arrays[name].dtype}, not {dtype}")
+
+
+def _squares_by_array(arrays: Mapping[str, Tensor], sent: Sent) -> tuple[float, float]:
+    """The same with one array in memory at a time; names the one that is not finite."""
+    squares = [0.0, 0.0]
+    for name, old in sent.arrays.items():
         got = arrays[name].numpy()
-        squares[name] = _squared_distance(got, sent)
+        square = _squared_distance(got, old)
         # Finite squares are of finite values; the others may only have been too large to square.
-        if not math.isfinite(squares[name]) and not np.isfinite(got).all():
+        if not math.isfinite(square) and not np.isfinite(got).all():
             raise _Refused("not_finite", f"{name!r} has values that are not finite")
-    return squares
+        squares[name in sent.running] += square
+    return squares[0], squares[1]
 
 
 def _squared_distance(one: NDArray[Any], other: NDArray[Any]) -> float:

@@ -25,5 +25,7 @@ def blocks(records: Sequence[Mapping[str, Any]], name: str) -> Iterator[tuple[sl
 
 
 def _read(array: Any) -> NDArray[Any]:
-    values: NDArray[Any] = array.held if isinstance(array, flower.HeldArray) else array.numpy()
+    if isinstance(array, flower.HeldArray):
+        return array.held
+    values: NDArray[Any] = array.view() if isinstance(array, flower.BlobArray) else array.numpy()
     return values

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fogline_shared import flower, tensors
@@ -107,5 +106,5 @@ def _size(record: ArrayRecord) -> int:
         return 0  # it could not have been sent
 
 
-def _length(arrays: Mapping[str, np.ndarray[Any, Any]]) -> int:
-    return sum(len(buffer) for buffer in tensors.encode(arrays))
+def _length(arrays: Mapping[str, NDArray[Any]]) -> int:
+    return sum(map(len, tensors.encode(arrays)))

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from fogline_server.training.admission import (
     Candidate,
     Judgement,
     Limits,
+    Sent,
     judge_metrics,
     judge_updates,
 )
@@ -182,7 +184,8 @@ def admit(order: Order, replies: Sequence[Message]) -> Admitted:
     bytes_sent, bytes_plain = sizes(replies, reference, arrays=ARRAYS)
     replies = [unpack(reply, order.codec, reference, arrays=ARRAYS, running=order.running) for reply in replies]
     limits = Limits(enrolled=order.statistics.samples, max_norm_ratio=order.max_norm_ratio)
-    judgements = judge_updates([_candidate(reply) for reply in replies], reference, limits, running=order.running)
+    sent = Sent(reference, running=order.running, flat=flower.flat(order.arrays))
+    judgements = judge_updates([_candidate(reply) for reply in replies], sent, limits)
     further = order.strategy.further_metrics if isinstance(order.strategy, OwnStrategy) else ()
     accepted = _admitted(replies, judgements, list(reference), further)
     return Admitted(accepted=accepted, judgements=judgements, bytes_sent=bytes_sent, bytes_plain=bytes_plain)
@@ -275,11 +278,10 @@ def _candidate(reply: Message) -> Candidate:
         fault = reply.error.code != flower.UNREADABLE_REPLY
         return Candidate(node_id=node_id, error=flower.reason_of(reply.error), fault=fault)
     arrays, metrics = reply.content.get(ARRAYS), reply.content.get(METRICS)
-    return Candidate(
-        node_id=node_id,
-        metrics=metrics if isinstance(metrics, MetricRecord) else None,
-        arrays=arrays if isinstance(arrays, ArrayRecord) else None,
-    )
+    told = metrics if isinstance(metrics, MetricRecord) else None
+    if not isinstance(arrays, ArrayRecord):
+        return Candidate(node_id=node_id, metrics=told)
+    return Candidate(node_id=node_id, metrics=told, arrays=arrays, flat=partial(flower.flat, arrays))
 
 
 def _admitted(
@@ -295,9 +297,9 @@ def _admitted(
         for name in further:
             value = told.get(name)
             metrics[name] = value if isinstance(value, int) else 0
-        reply.content = RecordDict(
-            {ARRAYS: flower.assemble({name: arrays[name] for name in order}), METRICS: MetricRecord(metrics)}
-        )
+        if list(arrays) != list(order):
+            arrays = flower.assemble({name: arrays[name] for name in order})
+        reply.content = RecordDict({ARRAYS: arrays, METRICS: MetricRecord(metrics)})
         admitted.append(reply)
     return admitted
 

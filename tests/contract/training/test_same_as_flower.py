@@ -47,6 +47,8 @@ def replies(reference: dict[str, np.ndarray]) -> list[Message]:
 @pytest.mark.parametrize(
     ("name", "options", "flowers_own", "tolerance"),
     [
+        ("fedavg", {}, flowers.FedAvg(**EVERY_NODE), SAME_BITS),
+        ("fedprox", {"proximal_mu": 0.1}, flowers.FedProx(**EVERY_NODE, proximal_mu=0.1), SAME_BITS),
         ("fedmedian", {}, flowers.FedMedian(**EVERY_NODE), SAME_BITS),
         ("fedtrimmedavg", {"beta": 0.25}, flowers.FedTrimmedAvg(**EVERY_NODE, beta=0.25), SAME_BITS),
         ("krum", {"num_malicious_nodes": 2}, flowers.Krum(**EVERY_NODE, num_malicious_nodes=2), LAST_BIT),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 
-from fogline_server.training.admission import Candidate, Limits, judge_metrics, judge_updates
+from fogline_server.training.admission import Candidate, Limits, Sent, judge_metrics, judge_updates
 from fogline_shared import flower
 from fogline_shared.states import UpdateVerdict
 
@@ -16,16 +17,23 @@ LIMITS = Limits(enrolled={1: 100, 2: 80, 3: 50, 4: 60}, max_norm_ratio=5.0)
 
 
 def honest(node_id: int = 1, *, moved: float = 0.1, metrics: dict | None = None, **arrays: np.ndarray) -> Candidate:
-    values = {name: array + np.float32(moved) for name, array in SENT.items()} | arrays
+    record = flower.to_record({name: array + np.float32(moved) for name, array in SENT.items()} | arrays)
     return Candidate(
         node_id=node_id,
         metrics={"num-examples": 50, "loss": 0.5} if metrics is None else metrics,
-        arrays=flower.to_record(values),
+        arrays=record,
+        flat=partial(flower.flat, record),
     )
 
 
 def judge(*candidates: Candidate, running: tuple[str, ...] = ()) -> list:
-    return judge_updates(candidates, SENT, LIMITS, running=running)
+    """The judgements, the same whether a model is read array by array or as one vector."""
+    in_pieces = judge_updates(candidates, Sent(SENT, running=running), LIMITS)
+    flat = judge_updates(candidates, Sent(SENT, running=running, flat=flower.flat(flower.to_record(SENT))), LIMITS)
+    for one, other in zip(in_pieces, flat, strict=True):
+        assert (one.verdict, one.code) == (other.verdict, other.code)
+        assert (one.norm, one.running_norm) == pytest.approx((other.norm, other.running_norm))
+    return flat
 
 
 def test_honest_reply_is_accepted_with_its_count_and_loss() -> None:
@@ -118,7 +126,7 @@ def test_long_arrays_are_measured_in_full_and_one_bad_value_anywhere_is_found(pl
 
     def judged(array: np.ndarray, reference: dict) -> object:
         reply = Candidate(node_id=1, metrics={"num-examples": 50, "loss": 0.5}, arrays=flower.to_record({"w": array}))
-        return judge_updates([reply], reference, LIMITS)[0]
+        return judge_updates([reply], Sent(reference), LIMITS)[0]
 
     assert judged(good, sent).norm == pytest.approx(
         float(np.linalg.norm(good.astype(np.float64) - sent["w"])), rel=1e-9

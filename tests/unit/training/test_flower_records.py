@@ -87,8 +87,33 @@ def test_origin_is_the_blob_that_holds_exactly_the_record(tmp_path: Path) -> Non
     record = flower.read_arrays(path)
     assert flower.origin(record) == path
     assert flower.origin(flower.assemble({"v": record["v"]})) is None
+    assert flower.origin(flower.assemble({"w": record["w"], "v": record["v"]})) is None, "its order is another"
     assert flower.origin(flower.to_record({"v": np.ones(3, np.float32)})) is None
     assert flower.origin(ArrayRecord()) is None
+
+
+@pytest.mark.parametrize("long", [1, 40_000])
+def test_record_of_one_type_is_one_vector(tmp_path: Path, long: int) -> None:
+    arrays = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.full(long, 7, np.float32)}
+    path = tmp_path / "blob"
+    path.write_bytes(b"".join(tensors.encode(arrays)))
+    expected = np.concatenate([arrays["b"].reshape(-1), arrays["a"]])
+    record = flower.read_arrays(path)
+    for each in (record, flower.to_record(arrays)):
+        vector = flower.flat(each)
+        np.testing.assert_array_equal(vector, expected)
+        for name, array in flower.arrays_of(flower.divided(vector, each)).items():
+            np.testing.assert_array_equal(array, arrays[name])
+    assert flower.flat(flower.assemble({"a": record["a"], "b": record["b"]})) is None, "a blob's order is its own"
+    assert flower.flat(ArrayRecord()) is None
+
+
+def test_record_of_several_types_is_no_vector(tmp_path: Path) -> None:
+    arrays = {"w": np.ones(3, np.float32), "n": np.ones(3, np.int64)}
+    path = tmp_path / "blob"
+    path.write_bytes(b"".join(tensors.encode(arrays)))
+    assert flower.flat(flower.read_arrays(path)) is None
+    assert flower.flat(flower.to_record(arrays)) is None
 
 
 @pytest.mark.parametrize(

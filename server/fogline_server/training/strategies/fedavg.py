@@ -17,6 +17,6 @@ class Options:
 
 
 def build(_options: Options) -> Strategy:
-    from flwr.serverapp.strategy import FedAvg
+    from fogline_server.training.flat_mean import FlatMean
 
-    return FedAvg(**EVERY_NODE)
+    return FlatMean(**EVERY_NODE)

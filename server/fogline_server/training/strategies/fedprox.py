@@ -24,7 +24,12 @@ class Options:
 def build(options: Options) -> Strategy:
     from flwr.serverapp.strategy import FedProx
 
-    return FedProx(**EVERY_NODE, proximal_mu=options.proximal_mu)
+    from fogline_server.training.flat_mean import FlatMean
+
+    class Proximal(FedProx, FlatMean):
+        """FedProx, with FedAvg's mean as we add it up."""
+
+    return Proximal(**EVERY_NODE, proximal_mu=options.proximal_mu)
 
 
 def plan(options: Options) -> Mapping[str, float]:
