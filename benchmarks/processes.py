@@ -1,21 +1,31 @@
-"""Processes of a benchmark: each in a group of its own, logged to a file, all gone at the end whatever happened."""
+"""Processes of a benchmark: each in a group of its own, logged to a file, all gone at the end whatever happened.
+
+Also of a benchmark that is killed: SIGTERM and Ctrl-C end what was started and what that has started, SIGKILL the former.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import TypeVar
 
 import psutil
 
+from fogline_server.children import die_with
+
 T = TypeVar("T")
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(kw_only=True)
@@ -36,6 +46,7 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 cwd=self.folder,
+                preexec_fn=partial(die_with, os.getpid()),  # noqa: PLW1509 - system calls only
             )
         self.running.append(process)
         return process
@@ -53,9 +64,7 @@ class Processes:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        for stray in strays:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                stray.kill()  # psutil compares start times: a reused process id is not hit
+        _kill(strays)
 
     def cpu_seconds(self, roles: Mapping[str, str]) -> dict[str, float]:
         """CPU seconds so far by role: the first whose text is in a process's command line, else ``other``.
@@ -93,6 +102,36 @@ def processes(folder: Path) -> Iterator[Processes]:
         raise
     finally:
         group.stop()
+
+
+@contextlib.contextmanager
+def nothing_left() -> Iterator[None]:
+    """Whatever the block starts, by whatever means, ends with it, and SIGTERM and Ctrl-C end the block. Once a process."""
+    if sys.platform == "linux":
+        # Who loses its parent becomes a child of this process, so that it is found.
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _give_up)
+    try:
+        yield
+    finally:
+        while left := _descendants(os.getpid()):
+            _kill(left)
+            psutil.wait_procs(left, timeout=1)
+
+
+def _give_up(number: int, _frame: FrameType | None) -> None:
+    """Kill first: pools and ``with`` blocks on the way out wait for their processes."""
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)
+    _kill(_descendants(os.getpid()))
+    raise SystemExit(128 + number)
+
+
+def _kill(found: Sequence[psutil.Process]) -> None:
+    for process in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()  # psutil compares start times: a reused process id is not hit
 
 
 def _descendants(pid: int) -> list[psutil.Process]:

@@ -1,6 +1,7 @@
 """``make bench``: measure the loop's groups (or those named), print one table, write ``results/<group>.json``.
 
-Exit code 0 when every target is met, 1 when one is not, 2 when a group could not be measured.
+Exit code 0 when every target is met, 1 when one is not, 2 when a group could not be measured. Killed by SIGTERM or Ctrl-C it
+leaves no process behind.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 import traceback
 
 from harness import Figure, Options, progress, show, write
+from processes import nothing_left
 
 # The loop of `make bench`, and the figures of federated training (`make bench-federation`), which take hours.
 LOOP = ("edge", "batch", "round_overhead", "smartwatch_margin", "update_codecs", "demo")
@@ -57,4 +59,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with nothing_left():
+        sys.exit(main())
