@@ -58,6 +58,7 @@ CODECS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("none", {}),
     ("topk", {"fraction": 0.1}),
     ("fp16", {}),
+    ("eden", {}),
 )
 
 

@@ -131,3 +131,20 @@ def split(packed: Bytes, dtype: str, count: int) -> tuple[NDArray[Any], Bytes]:
 def join(*parts: NDArray[Any]) -> Bytes:
     """Arrays' bytes, one after the other; inverse of :func:`split`."""
     return np.concatenate([np.ascontiguousarray(part).view(np.uint8) for part in parts])
+
+
+def packed_bits(bits: NDArray[Any]) -> Bytes:
+    """Zeros and ones of any shape, eight a byte, the last filled up with zeros."""
+    return np.packbits(bits.reshape(-1).astype(np.uint8))
+
+
+def split_bits(packed: Bytes, count: int) -> tuple[Bytes, Bytes]:
+    """The first ``count`` bits as zeros and ones, and the bytes after them; inverse of :func:`packed_bits`.
+
+    Raises Corrupt ``bad_encoding`` when the last byte is filled up with something else: an update is written in one way.
+    """
+    end = -(-count // 8)
+    bits = np.unpackbits(packed[:end])
+    if bits[count:].any():
+        raise Corrupt("bad_encoding", "bits are set behind the last")
+    return bits[:count], packed[end:]

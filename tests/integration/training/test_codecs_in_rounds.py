@@ -110,7 +110,9 @@ def test_strategies_read_encoded_replies_as_plain_ones(strategy: str) -> None:
         np.testing.assert_allclose(arrays[name], array, atol=2e-3)
 
 
-@pytest.mark.parametrize(("name", "at_most"), [("none", 1.0), ("fp16", 0.9), ("int8", 0.8), ("topk", 0.8)])
+@pytest.mark.parametrize(
+    ("name", "at_most"), [("none", 1.0), ("fp16", 0.9), ("int8", 0.8), ("topk", 0.8), ("eden", 0.8)]
+)
 def test_bytes_are_counted_as_sent_and_as_they_would_be_plain(name: str, at_most: float) -> None:
     """The student is tiny, so that the names of its arrays are most of what is sent."""
     trained = Bench(name).round(1)

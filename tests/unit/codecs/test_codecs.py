@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from fogline_shared.codecs import base
-from fogline_shared.codecs.base import Codec, Floats
+from fogline_shared.codecs.base import Bytes, Codec, Floats
+from fogline_shared.codecs.eden import BLOCK as BLOCK_OF_EDEN
 from fogline_shared.codecs.int8 import BLOCK, LEVELS
 from fogline_shared.errors import Corrupt, InvalidInput
+
+# Of 11 values: the seed 1234, scales of 8 and of 3 values, the bits.
+EDEN_BYTES = "d20400000000003f0000803eb274c4"
+EDEN_VALUES = "84d2873e670922bf630d853ed6a6203f4ed81a3f680922bfa6a8c3be3559013fc332763ecd5096be830024bf"
 
 
 def update_of(size: int, seed: int = 1, scale: float = 0.01) -> Floats:
@@ -92,16 +99,17 @@ def test_fraction_out_of_range_is_named_with_its_range(fraction: object) -> None
 
 
 def test_small_arrays_that_would_grow_stay_plain() -> None:
-    topk, int8 = base.load("topk", {}), base.load("int8", {})
-    assert not topk.packs("float32", 1)
+    eden, topk, int8 = (base.load(name, {}) for name in ("eden", "topk", "int8"))
+    assert not eden.packs("float32", 3)
     assert not int8.packs("float32", 1)
-    assert topk.packs("float32", 2)
+    assert eden.packs("float32", 4)
+    assert topk.packs("float32", 1)
     assert int8.packs("float32", 2)
     assert not topk.packs("int64", 1000)
     assert not topk.packs("float32", 0)
 
 
-@pytest.mark.parametrize("name", ["fp16", "int8", "topk"])
+@pytest.mark.parametrize("name", ["eden", "fp16", "int8", "topk"])
 def test_error_feedback_lets_the_sum_of_what_arrives_follow_the_sum_of_what_was_meant(name: str) -> None:
     codec = base.load(name, {})
     residual: dict[str, Floats] = {}
@@ -143,10 +151,83 @@ def test_update_that_is_not_finite_is_not_encoded(name: str, bad: float) -> None
     assert base.pack(base.load(name, {}), {"w": update}, {}, seed=0) is None
 
 
+def places_written(places: list[int], *, size: int, filling: str = "0") -> Bytes:
+    """topk's bytes for ones at these places, as its docs say, with no regard to whether they rise."""
+    low = (size // len(places)).bit_length() - 1
+    lows = "".join(str(place >> number & 1) for place in places for number in range(low))
+    marks = ["0"] * (len(places) + (size - 1 >> low))
+    for number, place in enumerate(places):
+        marks[(place >> low) + number] = "1"
+    bits = [text + filling * (-len(text) % 8) for text in (lows, "".join(marks))]
+    parts = [int(text, 2).to_bytes(len(text) // 8, "big") for text in bits if text]
+    return np.frombuffer(np.ones(len(places), "<f2").tobytes() + b"".join(parts), np.uint8)
+
+
+@pytest.mark.parametrize("size", [2, 30, 600, 5000])
+@pytest.mark.parametrize("fraction", [0.001, 0.05, 0.3, 0.5])
+def test_topk_writes_places_as_it_says(size: int, fraction: float) -> None:
+    codec = base.load("topk", {"fraction": fraction})
+    kept = math.ceil(fraction * size)
+    places = sorted(np.random.default_rng(size).permutation(size)[:kept].tolist())
+    update = np.zeros(size, np.float32)
+    update[places] = 1
+    np.testing.assert_array_equal(codec.encode(update, seed=0), places_written(places, size=size))
+    np.testing.assert_array_equal(through(codec, update), update)
+
+
+@pytest.mark.parametrize(("bits", "share"), [(1, 0.363), (2, 0.118), (3, 0.0346), (4, 0.0096)])
+@pytest.mark.parametrize("size", [4096, 5000, 20_001])
+def test_eden_loses_what_theory_says_of_any_update(bits: int, share: float, size: int) -> None:
+    """The rotation makes an update normal whose values are few, or all alike, or of many sizes."""
+    rng = np.random.default_rng(size)
+    few = np.where(rng.random(size) < 0.03, rng.normal(size=size), 0)
+    for values in (rng.normal(size=size), few, np.full(size, 0.3), rng.normal(size=size) ** 5):
+        update = values.astype(np.float32)
+        lost = np.square(through(base.load("eden", {"bits": bits}), update) - update).sum() / np.square(update).sum()
+        assert lost <= share * 1.1
+
+
+@pytest.mark.parametrize("size", [1, 7, 448, 4097])
+def test_eden_takes_a_bit_a_value_and_eight_bytes(size: int) -> None:
+    blocks = -(-size // min(BLOCK_OF_EDEN, 1 << (size.bit_length() - 1)))
+    for bits in (1, 2, 3, 4):
+        assert base.load("eden", {"bits": bits}).nbytes(size) == 4 + 4 * blocks + math.ceil(bits * size / 8)
+
+
+def test_eden_means_the_same_by_the_same_bytes_for_ever() -> None:
+    """Devices and coordinators of other versions of numpy or of us, on other processors, must agree to the last bit."""
+    packed = np.frombuffer(bytes.fromhex(EDEN_BYTES), np.uint8)
+    got = base.load("eden", {"bits": 2}).decode(packed, 11)
+    assert got.astype("<f4").tobytes().hex() == EDEN_VALUES
+
+
+def test_eden_of_many_devices_has_many_rotations() -> None:
+    """So what they lose cancels in the average; with one rotation it would add up."""
+    codec, update = base.load("eden", {}), update_of(5000)
+    lost = [through(codec, update, seed) - update * (2 / np.pi) for seed in range(50)]
+    assert np.linalg.norm(np.mean(lost, axis=0)) < 0.2 * np.linalg.norm(lost[0])
+
+
+def test_eden_sends_its_largest_for_what_is_larger() -> None:
+    update = np.full(5000, 3e38, np.float32)
+    packed = base.pack(base.load("eden", {}), {"w": update}, {}, seed=0)
+    assert packed is not None
+    # What is sent is less than a step of float32 there.
+    np.testing.assert_array_equal(packed.residual["w"], update)
+
+
+@pytest.mark.parametrize("bits", [0, 5, 1.5, -1, "one", True])
+def test_bits_out_of_range_are_named_with_their_range(bits: object) -> None:
+    with pytest.raises(InvalidInput, match="bits must be an integer from 1 to 4") as caught:
+        base.load("eden", {"bits": bits})
+    assert caught.value.code == "invalid_option"
+
+
 def test_each_flaw_is_named() -> None:
-    fp16, int8, topk = (base.load(name, {}) for name in ("fp16", "int8", "topk"))
-    size = 600
-    good = {codec.name: codec.encode(update_of(size), seed=0) for codec in (fp16, int8, topk)}
+    eden, fp16, int8, topk = (base.load(name, {}) for name in ("eden", "fp16", "int8", "topk"))
+    # Two blocks of eden's, three of int8's, 31 values of topk's; bits that end within a byte.
+    size = 603
+    good = {codec.name: codec.encode(update_of(size), seed=0) for codec in (eden, fp16, int8, topk)}
 
     def patched(name: str, dtype: str, place: int, value: float) -> np.ndarray:
         bytes_ = good[name].copy()
@@ -160,9 +241,16 @@ def test_each_flaw_is_named() -> None:
         (int8, patched("int8", "<f4", 1, -1.0), "scale"),
         (int8, patched("int8", "<f4", 1, 3.4e38), "too large"),
         (int8, patched("int8", "i1", 12, -128), "code"),
-        (topk, patched("topk", "<u4", 29, size), f"below {size}"),
-        (topk, patched("topk", "<u4", 5, 0), "rise"),
-        (topk, patched("topk", "<f2", 2 * 30 + 4, np.inf), "not finite"),
+        (topk, places_written([*range(30), size], size=size), f"below {size}"),
+        (topk, places_written([5] * 31, size=size), "rise"),
+        (topk, places_written([*range(31)], size=size, filling="1"), "behind the last"),
+        (topk, patched("topk", "u1", 62 + 16, 0), "places for 31 values"),
+        (topk, patched("topk", "<f2", 30, np.inf), "not finite"),
+        (eden, patched("eden", "<f4", 1, np.nan), "scale"),
+        (eden, patched("eden", "<f4", 2, np.inf), "scale"),
+        (eden, patched("eden", "<f4", 2, -1.0), "scale"),
+        (eden, patched("eden", "<f4", 1, 1e21), "scale"),
+        (eden, patched("eden", "u1", 4 + 2 * 4 + 75, 255), "behind the last"),
     ]
     for codec, packed, says in flaws:
         with pytest.raises(Corrupt, match=says) as caught:

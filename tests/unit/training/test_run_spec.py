@@ -34,7 +34,7 @@ def test_defaults_come_from_the_recipe_and_survive_json() -> None:
         ({"strategy": "fedsgd"}, "unknown_strategy", "fedavg"),
         ({"strategy": "fedtrimmedavg", "strategy_options": {"beta": 0.5}}, "invalid_option", "0 to 0.49"),
         ({"strategy": "fedavg", "strategy_options": {"beta": 0.5}}, "invalid_option", "no option 'beta'"),
-        ({"codec": "gzip"}, "unknown_codec", "fp16, int8, none, topk"),
+        ({"codec": "gzip"}, "unknown_codec", "eden, fp16, int8, none, topk"),
         ({"codec": "int8", "codec_options": {"bits": 4}}, "invalid_option", "no option 'bits'"),
         ({"codec": "topk", "codec_options": {"fraction": 0.9}}, "invalid_option", "0.0001 to 0.5"),
         ({"init_from": "abc"}, "invalid_run", "digest"),
