@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
@@ -74,7 +74,10 @@ def engine(db: Database, blobs: BlobStore, doorbell: Doorbell, *, lease_s: float
 
 
 class Agents:
-    """Use as a context manager. ``tamper``: by device index. ``silent``: indices that never answer. ``nodes``: their ids."""
+    """Use as a context manager. ``tamper``: by device index. ``silent``: indices that never answer. ``nodes``: their ids.
+
+    ``lag``: by device index, so many rounds must have been opened since its training task's before it answers.
+    """
 
     def __init__(
         self,
@@ -87,7 +90,9 @@ class Agents:
         silent: tuple[int, ...] = (),
         pause_s: float = 0.0,
         nodes: Sequence[int] | None = None,
+        lag: Mapping[int, int] | None = None,
     ) -> None:
+        self._lag = lag or {}
         self._db, self._blobs, self._doorbell = db, blobs, doorbell
         self._tamper, self._silent, self._pause_s = tamper or {}, silent, pause_s
         recipe = load_recipe("tiny")
@@ -111,11 +116,17 @@ class Agents:
             for index in range(len(self._apps)):
                 if index in self._silent:
                     continue
-                with self._db.read() as session:
-                    offered = offers.open_tasks(session, device_id(index), now=utc_now())
-                for offer in offered:
+                for offer in self.offered(index):
                     self._stop.wait(self._pause_s)
                     self.deliver(index, self.reply(index, offer))
+
+    def offered(self, index: int) -> list[TaskOffer]:
+        """What the device is to answer now."""
+        with self._db.read() as session:
+            tasks = offers.open_tasks(session, device_id(index), now=utc_now())
+            latest = {task.run_id: service.rounds_of(session, task.run_id)[-1].number for task in tasks}
+        lag = self._lag.get(index, 0)
+        return [task for task in tasks if task.kind != "train" or latest[task.run_id] >= task.round + lag]
 
     def reply(self, index: int, offer: TaskOffer) -> TaskReply:
         """The device's answer, its blob stored."""

@@ -38,13 +38,17 @@ ATTEMPT_FAILED = "attempt_failed"
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """A cohort at work on a round. ``nodes``: device id by node id, in the cohort's order; ``target`` None: all of them."""
+    """A cohort at work on a round. ``nodes``: device id by node id, in the cohort's order; ``target`` None: all of them.
+
+    ``opened_at``: when it was chosen.
+    """
 
     round: int
     number: int
     nodes: Mapping[int, str]
     target: int | None
     deadline_s: float
+    opened_at: datetime
 
 
 def attempt_of(row: Round, spec: RunSpec, nodes: Mapping[int, str]) -> Attempt:
@@ -56,6 +60,7 @@ def attempt_of(row: Round, spec: RunSpec, nodes: Mapping[int, str]) -> Attempt:
         nodes=nodes,
         target=pace["target"],
         deadline_s=pace["deadline_s"],
+        opened_at=row.started_at,
     )
 
 

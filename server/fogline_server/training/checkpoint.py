@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from fogline_server.db import events
 from fogline_server.devices import service as devices
 from fogline_server.devices.tables import Device
 from fogline_server.jobs.runner import Lease
-from fogline_server.training import attempts
+from fogline_server.training import attempts, buffer
 from fogline_server.training.admission import Judgement
 from fogline_server.training.pacing import Pace, draw
 from fogline_server.training.privacy import ledger
@@ -66,8 +66,16 @@ class Cohort:
 def choose_cohort(
     session: Session, run_id: str, spec: RunSpec, number: int, *, attempt: int = 1, now: datetime
 ) -> Cohort | int:
-    """The devices of a round, by name; or, when there are fewer than ``min_devices``, how many there are."""
+    """The devices of a round, by name; or, when there are fewer than ``min_devices``, how many there are.
+
+    Devices of an asynchronous run that are still at work are there, and are not asked: it may be that nobody is.
+    """
     eligible = devices.eligible(session, wanted(session.get_one(Run, run_id), spec, number), now=now)
+    if number and spec.rule().asynchronous:
+        busy = buffer.busy(session, run_id, now=now)
+        free = [device for device in eligible if device.id not in busy]
+        there = len(free) + len(busy)
+        return there if there < spec.min_devices else _free_places(spec, number, free, len(busy))
     if len(eligible) < spec.min_devices:
         return len(eligible)
     # Ids are drawn anew when a device enrols: by its name it is the same device in the next fleet.
@@ -80,9 +88,38 @@ def choose_cohort(
     return Cohort(devices=[device for device in ordered if device.id in chosen], pace=pace)
 
 
+def _free_places(spec: RunSpec, number: int, free: Sequence[Device], busy: int) -> Cohort:
+    ordered = sorted(free, key=lambda device: device.name)
+    count = len(ordered) if spec.max_devices is None else max(0, spec.max_devices - busy)
+    chosen = set(draw([device.id for device in ordered], count, lot=f"{spec.seed}/{number}"))
+    return Cohort(devices=[device for device in ordered if device.id in chosen], pace=None)
+
+
+def refill(session: Session, run_id: str, spec: RunSpec, number: int, *, now: datetime) -> dict[int, str]:
+    """Add devices that the open step of an asynchronous run has not asked to its cohort: device ids by node id.
+
+    None in a paused run, which finishes the step with the devices it has.
+    """
+    run, row = session.get_one(Run, run_id), session.get_one(Round, (run_id, number))
+    if run.state == RunState.PAUSED:
+        return {}
+    busy = buffer.busy(session, run_id, now=now)
+    eligible = devices.eligible(session, wanted(run, spec, number), now=now)
+    free = [device for device in eligible if device.id not in busy and device.id not in row.cohort]
+    added = _free_places(spec, number, free, len(busy)).devices
+    if added:
+        row.cohort = [*row.cohort, *(device.id for device in added)]
+    return {device.node_id: device.id for device in added}
+
+
 def open_round(session: Session, run_id: str, number: int) -> Round | None:
     """The round, if it was opened before. Without a cohort it waits for one, after an attempt that failed."""
     return session.get(Round, (run_id, number))
+
+
+def has_cohort(row: Round) -> bool:
+    """Whether a round has been opened wholly; in an asynchronous run, with all at work, that may be with nobody to ask."""
+    return bool(row.cohort) or not row.attempts
 
 
 class RunPaused(Exception):
@@ -147,7 +184,8 @@ def commit_round(session: Session, lease: Lease, run_id: str, number: int, end: 
     refused = end.refusal is not None
     row.state = ROUND.check(RoundState(row.state), RoundState.REFUSED if refused else RoundState.COMMITTED)
     row.closed_at = now
-    verdicts = _write_verdicts(session, row, end.judgements)
+    asynchronous = RunSpec.from_json(run.spec).rule().asynchronous
+    verdicts = _write_verdicts(session, row, end.judgements, asynchronous=asynchronous)
     row.metrics = {
         # JSON knows neither NaN nor infinity, and a loss may be either.
         **{name: value for name, value in end.metrics.items() if value is not None and math.isfinite(value)},
@@ -170,15 +208,22 @@ def commit_round(session: Session, lease: Lease, run_id: str, number: int, end: 
     events.record(session, "run.round_committed", "run", run_id, round=number, metrics=row.metrics)
 
 
-def _write_verdicts(session: Session, row: Round, judgements: Mapping[str, Sequence[Judgement]]) -> Counter[str]:
-    """Write what became of each reply; how many replies of the attempt there are of each verdict, over all kinds of task."""
+def _write_verdicts(
+    session: Session, row: Round, judgements: Mapping[str, Sequence[Judgement]], *, asynchronous: bool
+) -> Counter[str]:
+    """Write what became of each reply; how many replies of the attempt there are of each verdict, over all kinds of task.
+
+    An asynchronous step judges what it took from the buffer, whichever round asked for it.
+    """
     query = select(Task.kind, Task.node_id, Update).join(Update, Update.task_id == Task.id)
-    mine = (Task.run_id == row.run_id, Task.round == row.number, Task.attempt == attempts.number_of(row))
-    rows = session.execute(query.where(*mine))
-    updates = {(kind, node_id): update for kind, node_id, update in rows}
+    asked = and_(Task.round == row.number, Task.attempt == attempts.number_of(row))
+    if asynchronous:
+        asked = and_(asked, Task.kind != buffer.TRAIN)
+    rows = session.execute(query.where(Task.run_id == row.run_id, or_(asked, Update.step == row.number))).tuples().all()
+    updates = {(kind, node_id): update for kind, node_id, update in rows if update.verdict is None}
     for kind, judged in judgements.items():
         for judgement in judged:
             update = updates[kind, judgement.node_id]
             update.verdict = judgement.verdict
             update.code, update.reason = judgement.code[:100], judgement.reason[:2000]
-    return Counter(str(update.verdict) for update in updates.values())
+    return Counter(str(update.verdict) for *_, update in rows)

@@ -29,7 +29,7 @@ from fogline_shared.protocol import BlobRef
 from fogline_shared.states import UpdateVerdict
 
 # How long a lost ring may delay a round.
-_LOOK_EVERY_S = 0.5
+LOOK_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,7 @@ class GatewayGrid(CohortGrid):
             return []
         assert self._sent_at is not None, "they were pushed"
         while not self._complete(self._sent_at, len(ids)):
-            self._parts.waiter.wait(_LOOK_EVERY_S)
+            self._parts.waiter.wait(LOOK_EVERY_S)
         with self._parts.db.transaction() as session:
             self._parts.lease.check(session)
             # Closing before reading: the gateway locks the task's row, so a reply is either read here or late.

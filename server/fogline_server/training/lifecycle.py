@@ -17,6 +17,7 @@ from fogline_server.db import events
 from fogline_server.db.events import SYSTEM
 from fogline_server.jobs import service as jobs
 from fogline_server.jobs.tables import Job
+from fogline_server.training import buffer
 from fogline_server.training.privacy import ledger
 from fogline_server.training.service import end_run, get_run, submit_stint
 from fogline_server.training.spec import RunSpec
@@ -99,6 +100,7 @@ def end_stint(session: Session, run_id: str, *, now: datetime) -> None:
     else:
         run.state = RUN.check(RunState(run.state), RunState.SUCCEEDED)
         run.finished_at = now
+        buffer.close(session, run.id)
         events.record(session, "run.succeeded", "run", run.id, params_digest=run.params_digest)
 
 

@@ -15,6 +15,7 @@ from fogline_server.db.base import new_id
 from fogline_server.db.events import SYSTEM
 from fogline_server.devices.queries import device_classes
 from fogline_server.jobs import service as jobs
+from fogline_server.training import buffer
 from fogline_server.training.privacy import ledger
 from fogline_server.training.spec import RunSpec
 from fogline_server.training.tables import Round, Run, Task, Update
@@ -29,7 +30,10 @@ MAX_ATTEMPTS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateView:
-    """One device's reply, for people. ``verdict`` None: its round has not closed yet."""
+    """One device's reply, for people. ``verdict`` None: its round has not closed yet.
+
+    ``step``: the round of an asynchronous run that took it; it began ``staleness`` steps before. None elsewhere.
+    """
 
     task_id: str
     device_id: str
@@ -43,6 +47,8 @@ class UpdateView:
     duplicates: int
     metrics: dict[str, Any]
     received_at: datetime
+    step: int | None
+    staleness: int | None
 
 
 def create_run(session: Session, spec: RunSpec, *, now: datetime, actor: str = SYSTEM) -> Run:
@@ -53,9 +59,6 @@ def create_run(session: Session, spec: RunSpec, *, now: datetime, actor: str = S
     """
     recipe = load_recipe(spec.recipe)
     spec = spec.resolved(recipe)
-    if spec.rule().asynchronous:
-        message = f"{spec.strategy} is asynchronous, which so far only fogline simulate is: choose another strategy"
-        raise InvalidInput("invalid_run", message, field="strategy")
     if spec.distil_from is not None:
         _check_teacher(session, spec)
     ledger.check_devices(session, spec.privacy, recipe=spec.recipe, tags=spec.tags, exclude_tags=spec.exclude_tags)
@@ -169,6 +172,8 @@ def _view(update: Update, task: Task) -> UpdateView:
         duplicates=update.duplicates,
         metrics=values if isinstance(values, dict) else {},
         received_at=update.received_at,
+        step=update.step,
+        staleness=buffer.staleness_of(update.step, task.round),
     )
 
 

@@ -99,10 +99,8 @@ class RunSpec:
             raise InvalidInput("invalid_run", "init_from must be a digest: 64 lower-case hexadecimal digits")
         if self.ensemble and self.distil_from is not None:
             raise InvalidInput("invalid_run", "a run has either an ensemble or distil_from", field="ensemble")
-        if self.rule().asynchronous and self.ensemble:
-            raise InvalidInput(
-                "invalid_run", f"{self.strategy} has no rounds, which an ensemble needs", field="ensemble"
-            )
+        if self.rule().asynchronous:
+            self._check_asynchronous()
         self.update_codec()
 
     def _check_plan(self) -> None:
@@ -117,6 +115,16 @@ class RunSpec:
         if self.pacing.target is not None:
             high = 10_000 if self.max_devices is None else self.max_devices
             number("pacing.target", self.pacing.target, low=self.min_devices, high=high, whole=True)
+
+    def _check_asynchronous(self) -> None:
+        if self.ensemble:
+            message = f"{self.strategy} has no rounds, which an ensemble needs"
+            raise InvalidInput("invalid_run", message, field="ensemble")
+        if self.pacing != Pacing():
+            message = (
+                f"{self.strategy} has no rounds, which pacing is about: its steps go by buffer_size and max_devices"
+            )
+            raise InvalidInput("invalid_run", message, field="pacing")
 
     def _check_privacy(self) -> None:
         self.privacy.check(
@@ -194,7 +202,9 @@ class RunSpec:
     @property
     def fewest_updates(self) -> int:
         """How many updates must be accepted for a round to commit."""
-        return quorum_of(self.quorum, self.min_devices)
+        rule = self.rule()
+        usual = min(self.min_devices, rule.options.buffer_size) if rule.asynchronous else self.min_devices
+        return quorum_of(self.quorum, usual)
 
     def as_json(self) -> dict[str, Any]:
         """For the run's row."""

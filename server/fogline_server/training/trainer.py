@@ -13,14 +13,19 @@ bytes of an uninterrupted one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
+from sqlalchemy.orm import Session
+
+from fogline_recipes import parameters
 from fogline_server.db.base import utc_now
 from fogline_server.devices.queries import classes_of
 from fogline_server.jobs.doorbell import EVENTS, RUN
 from fogline_server.jobs.runner import JobContext, Outcome
-from fogline_server.training import attempts, beginning, checkpoint, lifecycle, rounds
+from fogline_server.training import attempts, beginning, buffer, checkpoint, lifecycle, rounds
+from fogline_server.training.asynchronous_grid import AsynchronousGatewayGrid, Step
 from fogline_server.training.attempts import Attempt
 from fogline_server.training.checkpoint import RoundEnd, RunPaused
 from fogline_server.training.ensemble.rounds import Sizes
@@ -161,6 +166,10 @@ class Trainer:
             "learning_rate": plan.learning_rate,
         }
         metrics |= {"bytes_sent": trained.bytes_sent, "bytes_plain": trained.bytes_plain}
+        if isinstance(training, AsynchronousGatewayGrid):
+            metrics |= buffer.mean_and_most(training.staleness)
+            # Devices that are still at work are left to it.
+            attempt = replace(attempt, nodes=training.devices)
         params = self._blobs.put(tensors.encode(flower.arrays_of(trained.arrays))).digest
         new = flower.read_arrays(self._blobs.path(params))
         metrics |= {**trained.further, **self._judge.measure(new, statistics)}
@@ -223,7 +232,7 @@ class Trainer:
             max_norm_ratio=self._spec.max_norm_ratio,
             needed=self._spec.fewest_updates,
             teacher=teacher,
-            running=[name for name, _ in self._model.named_buffers() if name in arrays],
+            running=self._running(),
             adaptive=self._rule.adaptive,
             codec=self._spec.update_codec(),
             private=None if self._private is None else self._private.round(number, asked=len(nodes)),
@@ -245,7 +254,7 @@ class Trainer:
         while True:
             with self._db.transaction() as session:
                 row = checkpoint.open_round(session, self._run.id, number)
-                if row is not None and row.cohort:
+                if row is not None and checkpoint.has_cohort(row):
                     return attempts.attempt_of(row, self._spec, checkpoint.nodes_of(session, row.cohort))
                 checkpoint.check_not_paused(session, self._lease, self._run.id)
                 now, tried = utc_now(), attempts.number_of(row)
@@ -285,7 +294,30 @@ class Trainer:
             lease=self._lease,
             on_wait=on_wait,
         )
+        if kind == "train" and self._rule.asynchronous:
+            return AsynchronousGatewayGrid(phase, parts, self._step(attempt))
         return GatewayGrid(phase, parts)
+
+    def _step(self, attempt: Attempt) -> Step:
+        assert self._run.params_digest is not None, "a run has parameters before its first round"
+
+        def refill(session: Session) -> Mapping[int, str]:
+            return checkpoint.refill(session, self._run.id, self._spec, attempt.round, now=utc_now())
+
+        return Step(
+            version=self._run.params_digest,
+            running=self._running(),
+            size=self._rule.options.buffer_size,
+            max_staleness=self._rule.options.max_staleness,
+            needed=self._spec.fewest_updates,
+            opened_at=attempt.opened_at,
+            refill=refill,
+        )
+
+    def _running(self) -> list[str]:
+        """Names of the running statistics among the parameters."""
+        learned = parameters.read(self._model)
+        return [name for name, _ in self._model.named_buffers() if name in learned]
 
     @staticmethod
     def _progress(number: int) -> int:

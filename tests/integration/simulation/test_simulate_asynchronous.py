@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 from tiny_recipe import Tiny
 
-from fogline_server.db.base import utc_now
-from fogline_server.db.database import Database
 from fogline_server.simulation.engine import simulate
 from fogline_server.simulation.spec import SimulationSpec, keys_of
 from fogline_server.training.ensemble.spec import Ensemble
-from fogline_server.training.service import create_run
+from fogline_server.training.pacing import Pacing
+from fogline_server.training.privacy.spec import Privacy
 from fogline_server.training.spec import RunSpec
 from fogline_shared.errors import InvalidInput
 
@@ -77,14 +76,29 @@ def test_devices_that_never_answer_give_up_their_places() -> None:
     assert facts["committed"] == 8
 
 
-def test_devices_in_the_field_are_not_asked_yet(sqlite_database: Database) -> None:
-    with sqlite_database.transaction() as session, pytest.raises(InvalidInput, match="so far only fogline simulate"):
-        create_run(session, RunSpec(recipe="tiny", strategy="fedbuff"), now=utc_now())
-
-
 def test_an_ensemble_needs_rounds() -> None:
     with pytest.raises(InvalidInput, match="an ensemble needs"):
         RunSpec(recipe="tiny", strategy="fedbuff", ensemble=Ensemble(sizes={"phone": "teacher"}))
+
+
+@pytest.mark.parametrize(
+    ("spec", "code", "says"),
+    [
+        ({"pacing": Pacing(retries=1)}, "invalid_run", "no rounds, which pacing is about"),
+        ({"pacing": Pacing(target=5)}, "invalid_run", "go by buffer_size and max_devices"),
+        ({"privacy": Privacy(population="all")}, "strategy_not_private", "without bound; private: fedadagrad"),
+    ],
+)
+def test_what_makes_no_sense_without_rounds_is_refused(spec: dict[str, Any], code: str, says: str) -> None:
+    with pytest.raises(InvalidInput, match=says) as caught:
+        RunSpec(recipe="tiny", strategy="fedbuff", **spec)
+    assert caught.value.code == code
+
+
+def test_a_step_needs_no_more_updates_than_its_buffer_holds() -> None:
+    options = {"buffer_size": 2}
+    assert RunSpec(recipe="tiny", strategy="fedbuff", strategy_options=options, min_devices=10).fewest_updates == 2
+    assert RunSpec(recipe="tiny", strategy="fedbuff", min_devices=5, quorum=0.5).fewest_updates == 3
 
 
 @pytest.mark.parametrize(("option", "value"), [("buffer_size", 0), ("max_staleness", -1), ("server_learning_rate", 0)])

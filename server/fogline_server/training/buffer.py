@@ -1,0 +1,128 @@
+"""The buffer of an asynchronous run, in SQL: who is at work, what waits for a step, what a step has taken.
+
+An update is in the buffer until a step takes it, which is written (``Update.step``) before anything is computed from it. So a
+trainer that was killed takes the same updates again, whatever has come since, and no update is in two steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from fogline_server.training.tables import Task, Update
+from fogline_shared.states import UpdateVerdict
+
+TRAIN = "train"
+# Of an update that began from too old a version.
+TOO_STALE = "too_stale"
+# Of an update that came when its run had taken all of its steps.
+RUN_OVER = "round_over"
+
+_AT_WORK = and_(Task.closed.is_(False), Update.task_id.is_(None))
+_WAITS = and_(Update.task_id.is_not(None), Update.verdict.is_(None), Update.step.is_(None))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """How full the buffer is, without what is too stale.
+
+    ``usable``: updates that wait; ``failed``: answers that are none; ``pending``: devices that may still answer in time.
+    """
+
+    usable: int
+    failed: int
+    pending: int
+
+
+def busy(session: Session, run_id: str, *, now: datetime) -> set[str]:
+    """Ids of the devices that are at work on the run, or whose update waits: none is asked again, so each has one at most."""
+    rows = _tasks(run_id).where(or_(and_(_AT_WORK, Task.deadline > now), _WAITS))
+    return set(session.scalars(rows.with_only_columns(Task.device_id)))
+
+
+def at_work(session: Session, run_id: str, device_id: str, *, now: datetime) -> int | None:
+    """The round whose task the device is at work on; None: it is not."""
+    mine = _tasks(run_id).where(Task.device_id == device_id, _AT_WORK, Task.deadline > now)
+    return session.scalars(mine.with_only_columns(Task.round).order_by(Task.round.desc()).limit(1)).one_or_none()
+
+
+def oldest(session: Session, run_id: str, *, default: int) -> int:
+    """The earliest round from which an answer may still be taken: a look need not read rounds before it."""
+    rows = _tasks(run_id).where(or_(_AT_WORK, _WAITS)).with_only_columns(func.min(Task.round))
+    return session.scalar(rows) or default
+
+
+def level(session: Session, run_id: str, *, since: int, now: datetime) -> Level:
+    """Counts over the tasks of round ``since`` and later."""
+    counts = _tasks(run_id, Task.round >= since).with_only_columns(
+        func.count().filter(_WAITS, Update.code == ""),
+        func.count().filter(_WAITS, Update.code != ""),
+        func.count().filter(_AT_WORK, Task.deadline > now),
+    )
+    usable, failed, pending = session.execute(counts).one()
+    return Level(usable=usable, failed=failed, pending=pending)
+
+
+def taken(session: Session, run_id: str, number: int) -> Sequence[tuple[Update, Task]]:
+    """What step ``number`` has taken and not yet judged, in the order in which it came."""
+    rows = select(Update, Task).join(Task, Task.id == Update.task_id).where(Task.run_id == run_id, Task.kind == TRAIN)
+    mine = rows.where(Update.step == number, Update.verdict.is_(None))
+    return session.execute(mine.order_by(Update.received_at, Update.task_id)).tuples().all()
+
+
+def take(session: Session, run_id: str, number: int, *, size: int, max_staleness: int, now: datetime) -> None:
+    """Give step ``number`` the first ``size`` usable updates, and every answer that is none: a failure, a late or too stale one.
+
+    Tasks past their deadline are closed: whatever comes of them is late.
+    """
+    expired = (Task.run_id == run_id, Task.kind == TRAIN, Task.closed.is_(False), Task.deadline <= now)
+    session.execute(update(Task).where(*expired).values(closed=True))
+    late = and_(Update.verdict == UpdateVerdict.LATE, Update.step.is_(None))
+    rows = select(Update, Task.round).join(Task, Task.id == Update.task_id)
+    rows = rows.where(Task.run_id == run_id, Task.kind == TRAIN, or_(_WAITS, late))
+    counted = 0
+    for answer, version in session.execute(rows.order_by(Update.received_at, Update.task_id)).tuples():
+        stale = number - version
+        if answer.verdict is None and not answer.code:
+            if stale > max_staleness:
+                answer.verdict, answer.code = UpdateVerdict.LATE, TOO_STALE
+                answer.reason = f"it began {stale} steps ago; max_staleness is {max_staleness}"
+            elif counted == size:
+                continue
+            else:
+                counted += 1
+        answer.step = number
+
+
+def close(session: Session, run_id: str) -> None:
+    """No step is to come: devices are told to stop, and what waits is late."""
+    # Closing before reading: the gateway locks the task's row, so a reply is either seen here or late.
+    session.execute(update(Task).where(Task.run_id == run_id, Task.closed.is_(False)).values(closed=True))
+    mine = select(Task.id).where(Task.run_id == run_id, Task.kind == TRAIN)
+    left = update(Update).where(Update.task_id.in_(mine), Update.verdict.is_(None))
+    reason = "the run had taken its last step"
+    session.execute(left.values(verdict=UpdateVerdict.LATE, code=RUN_OVER, reason=reason))
+
+
+def staleness_of(step: int | None, version: int) -> int | None:
+    """How many steps before the one that took it an update began; None: no step of an asynchronous run has taken it."""
+    return None if step is None else step - version
+
+
+def mean_and_most(staleness: Mapping[int, int]) -> Mapping[str, float]:
+    """A step's figures."""
+    values = staleness.values()
+    return {"staleness": sum(values) / len(values), "staleness_max": max(values)} if values else {}
+
+
+def _tasks(run_id: str, *also: ColumnElement[bool]) -> Select[Task]:
+    """Training tasks, each with its update if it has been answered."""
+    return (
+        select(Task)
+        .outerjoin(Update, Update.task_id == Task.id)
+        .where(Task.run_id == run_id, Task.kind == TRAIN, *also)
+    )

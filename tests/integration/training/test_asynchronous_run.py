@@ -1,0 +1,117 @@
+"""Asynchronous runs over rows, as the trainer runs them: slow devices hold nobody up, and what they learned counts by its age."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from training_fleet import Agents, add_devices, create_run, device_id, engine
+
+from fogline_server.blobs.store import BlobStore
+from fogline_server.db.database import Database
+from fogline_server.jobs.doorbell import Doorbell
+from fogline_server.training import service
+from fogline_server.training.tables import Round, Run
+from fogline_shared import tensors
+from fogline_shared.codecs import base as codecs
+
+SLOW = 0
+
+
+class Field:
+    """A database, its blobs and its doorbell; runs are trained at once."""
+
+    def __init__(self, db: Database, blobs: BlobStore, doorbell: Doorbell) -> None:
+        self.parts = (db, blobs, doorbell)
+        self.db, self.blobs = db, blobs
+
+    def train(self, devices: int, *, agents: dict[str, Any] | None = None, **spec: Any) -> Run:
+        add_devices(self.db, devices)
+        run_id, job_id = create_run(self.db, **{"strategy": "fedbuff", "min_devices": 1, **spec})
+        with Agents(*self.parts, devices, **(agents or {})):
+            engine(*self.parts).execute(job_id)
+        with self.db.read() as session:
+            return service.get_run(session, run_id)
+
+    def rounds(self, run_id: str) -> list[Round]:
+        with self.db.read() as session:
+            return list(service.rounds_of(session, run_id))
+
+    def updates(self, run_id: str) -> list[service.UpdateView]:
+        with self.db.read() as session:
+            return [each for each in service.updates_of(session, run_id) if each.kind == "train"]
+
+    def arrays(self, digest: str) -> dict[str, np.ndarray]:
+        return tensors.decode(self.blobs.read(digest))
+
+
+@pytest.fixture
+def field(database: Database, blobs: BlobStore, doorbell: Doorbell) -> Field:
+    return Field(database, blobs, doorbell)
+
+
+def test_a_slow_device_holds_nobody_up_and_counts_by_its_age(field: Field) -> None:
+    run = field.train(3, rounds=6, agents={"lag": {SLOW: 2}}, strategy_options={"buffer_size": 2}, evaluate_every=6)
+    assert (run.state, run.rounds_done, run.error) == ("SUCCEEDED", 6, None)
+    rounds, updates = field.rounds(run.id), field.updates(run.id)
+    slow = [update for update in updates if update.device_id == device_id(SLOW)]
+    assert slow[0].verdict == "ACCEPTED"
+    assert slow[0].staleness is not None
+    assert slow[0].staleness >= 2, "two steps were taken without it"
+    assert "accuracy" in rounds[6].metrics
+    check_steps(field, run.id, buffer_size=2)
+
+
+def check_steps(field: Field, run_id: str, *, buffer_size: int) -> None:
+    """Each step took as many as the buffer holds, each once, and made of them what the paper says."""
+    versions = {row.number: row for row in field.rounds(run_id)}
+    updates = [update for update in field.updates(run_id) if update.verdict == "ACCEPTED"]
+    assert Counter(update.step for update in updates) == {number: buffer_size for number in versions if number}
+    for number, row in versions.items():
+        taken = [update for update in updates if update.step == number and number]
+        ages = [update.staleness for update in taken]
+        assert ages == [number - update.round for update in taken]
+        if not taken:
+            continue
+        assert row.metrics["staleness_max"] == max(ages)
+        assert row.metrics["staleness"] == pytest.approx(sum(ages) / len(ages))
+        before, after = field.arrays(row.params_in), field.arrays(row.params_out)
+        for name in before:
+            if "running" in name or "num_batches" in name:
+                continue
+            moves = [
+                move(field.arrays(each.digest)[name], field.arrays(versions[each.round].params_in)[name])
+                / math.sqrt(1 + each.staleness)
+                for each in taken
+            ]
+            np.testing.assert_allclose(after[name], before[name] + sum(moves) / len(moves), atol=1e-6)
+
+
+def move(sent: np.ndarray, began: np.ndarray) -> np.ndarray:
+    """What a device added to the version it began from."""
+    if sent.dtype == began.dtype:
+        return sent - began
+    return codecs.load("int8", {}).decode(sent, began.size).reshape(began.shape)
+
+
+def test_what_is_too_stale_is_late_with_a_code_and_no_step_counts_it(field: Field) -> None:
+    options = {"buffer_size": 2, "max_staleness": 1}
+    run = field.train(3, rounds=5, agents={"lag": {SLOW: 3}}, strategy_options=options)
+    assert run.state == "SUCCEEDED"
+    first = next(update for update in field.updates(run.id) if update.device_id == device_id(SLOW))
+    assert (first.verdict, first.code) == ("LATE", "too_stale")
+    assert "max_staleness is 1" in first.reason
+    assert field.rounds(run.id)[first.step].metrics["late"] >= 1
+    check_steps(field, run.id, buffer_size=2)
+
+
+def test_encoded_updates_of_earlier_versions_are_decoded_and_counted(field: Field) -> None:
+    options = {"buffer_size": 2}
+    run = field.train(3, rounds=5, agents={"lag": {SLOW: 2}}, strategy_options=options, codec="int8")
+    assert run.state == "SUCCEEDED"
+    assert all(row.metrics["bytes_sent"] < row.metrics["bytes_plain"] / 2 for row in field.rounds(run.id)[1:])
+    assert max(update.staleness or 0 for update in field.updates(run.id)) >= 2
+    check_steps(field, run.id, buffer_size=2)
