@@ -20,7 +20,9 @@ PLAIN = ("none", {})
 CODECS = (
     ("fp16", {}, 0.55),
     ("int8", {}, 0.3),
-    ("topk", {"fraction": 0.05}, 0.1),
+    ("topk", {"fraction": 0.1}, 0.1),
+    ("eden", {"bits": 1}, 0.1),
+    ("eden", {"bits": 2}, 0.1),
 )
 SEEDS = (0, 1, 2)
 LIMIT_POINTS = 1.0
@@ -34,27 +36,33 @@ def measure(options: Options) -> list[Figure]:
     context = multiprocessing.get_context("spawn")
     results = {}
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=context) as pool:
-        for (name, _, seed, _), result in zip(cases, pool.map(_run, *zip(*cases, strict=True)), strict=True):
+        for (name, chosen, seed, _), result in zip(cases, pool.map(_run, *zip(*cases, strict=True)), strict=True):
             accuracy, sent, plain = result
-            progress(f"{name}, seed {seed}: {accuracy:.1f} %, {sent / 1e3:.0f} kB sent, plain {plain / 1e3:.0f} kB")
-            results[name, seed] = result
-    return [figure for name, _, share in CODECS for figure in _figures(name, share, results, seeds)]
+            label = _label(name, chosen)
+            progress(f"{label}, seed {seed}: {accuracy:.1f} %, {sent / 1e3:.0f} kB sent, plain {plain / 1e3:.0f} kB")
+            results[label, seed] = result
+    return [figure for name, chosen, share in CODECS for figure in _figures(_label(name, chosen), share, results, seeds)]
 
 
-def _figures(name: str, share: float, results: dict, seeds: tuple[int, ...]) -> list[Figure]:
-    accuracies = {seed: (results["none", seed][0], results[name, seed][0]) for seed in seeds}
+def _label(name: str, chosen: dict) -> str:
+    """The codec with its options, as a reader of the table would give them."""
+    return " ".join([name, *(f"{option}={value}" for option, value in chosen.items())])
+
+
+def _figures(label: str, share: float, results: dict, seeds: tuple[int, ...]) -> list[Figure]:
+    accuracies = {seed: (results[_label(*PLAIN), seed][0], results[label, seed][0]) for seed in seeds}
     lost = [plain - coded for plain, coded in accuracies.values()]
     return [
         Figure(
-            name=f"{name}: bytes of the replies",
+            name=f"{label}: bytes of the replies",
             unit="kB",
-            ours=statistics.mean(results[name, seed][1] for seed in seeds) / 1e3,
-            peer=statistics.mean(results[name, seed][2] for seed in seeds) / 1e3,
+            ours=statistics.mean(results[label, seed][1] for seed in seeds) / 1e3,
+            peer=statistics.mean(results[label, seed][2] for seed in seeds) / 1e3,
             peer_name="plain",
             target=share,
         ),
         Figure(
-            name=f"{name}: accuracy lost, unseen people",
+            name=f"{label}: accuracy lost, unseen people",
             unit="points",
             ours=statistics.mean(lost),
             spread=statistics.stdev(lost) if len(lost) > 1 else 0.0,

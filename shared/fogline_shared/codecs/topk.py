@@ -21,7 +21,7 @@ from fogline_shared.errors import Corrupt
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    fraction: float = 0.05
+    fraction: float = 0.1
 
     def __post_init__(self) -> None:
         # Above half there is little left to leave out.
