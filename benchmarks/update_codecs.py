@@ -41,7 +41,9 @@ def measure(options: Options) -> list[Figure]:
             label = _label(name, chosen)
             progress(f"{label}, seed {seed}: {accuracy:.1f} %, {sent / 1e3:.0f} kB sent, plain {plain / 1e3:.0f} kB")
             results[label, seed] = result
-    return [figure for name, chosen, share in CODECS for figure in _figures(_label(name, chosen), share, results, seeds)]
+    return [
+        figure for name, chosen, share in CODECS for figure in _figures(_label(name, chosen), share, results, seeds)
+    ]
 
 
 def _label(name: str, chosen: dict) -> str:
