@@ -30,17 +30,20 @@ def full_disk_named(path: Path) -> Iterator[None]:
         raise
 
 
-def flush_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def flush_path(path: Path) -> None:
+    """Make a file, or the renames in a folder, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Replace ``path`` by ``data``: after a crash it holds the old bytes or the new ones, never a mixture."""
+def write(path: Path, data: bytes, *, mode: int = 0o644, flush: bool = True) -> None:
+    """Replace ``path`` by ``data``: after a crash it holds the old bytes or the new ones, never a mixture.
+
+    Without ``flush`` that is so of a crash of the process; a power cut may leave anything.
+    """
     temporary = path.with_name(path.name + ".new")
     with full_disk_named(path):
         try:
@@ -49,24 +52,26 @@ def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
                 os.fchmod(file.fileno(), mode)
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                if flush:
+                    os.fsync(file.fileno())
             temporary.rename(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        flush_folder(path.parent)
+        if flush:
+            flush_path(path.parent)
 
 
 def move(source: Path, target: Path) -> None:
     """Rename a file that is already on disk, durably; both on one file system."""
     with full_disk_named(target):
         source.rename(target)
-        flush_folder(target.parent)
+        flush_path(target.parent)
 
 
-def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
+def write_json(path: Path, value: Any, *, mode: int = 0o644, flush: bool = True) -> None:
     """:func:`write` of a value as JSON."""
-    write(path, json.dumps(value, indent=1, sort_keys=True).encode() + b"\n", mode=mode)
+    write(path, json.dumps(value, indent=1, sort_keys=True).encode() + b"\n", mode=mode, flush=flush)
 
 
 def read_json(path: Path, *, code: str) -> Any:

@@ -1,4 +1,8 @@
-"""Replies to tasks, on disk until the coordinator has them. A reply costs minutes of a device's energy: it is not lost."""
+"""Replies to tasks, on disk until the coordinator has them. A reply costs minutes of a device's energy: it is not lost.
+
+A reply that is kept outlives the agent at once, and a power cut once it is flushed. Flushing costs the disk as much as writing;
+a reply that the coordinator takes first is never flushed.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +28,20 @@ class Outbox:
         root.mkdir(parents=True, exist_ok=True)
 
     def keep(self, reply: TaskReply, blob: Path | None) -> None:
-        """Take over a reply; ``blob``, flushed and on the same file system, is moved. Raises Exhausted ``disk_full``."""
+        """Take over a reply; ``blob``, on the same file system, is moved. Raises Exhausted ``disk_full``."""
         if blob is not None:
             blob.replace(self._place(reply.task_id, ".blob"))
-        # The header comes last, and its flush of the folder makes both names durable.
-        durable.write_json(self._place(reply.task_id, ".json"), asdict(reply))
+        # The header comes last: without it there is no reply.
+        durable.write_json(self._place(reply.task_id, ".json"), asdict(reply), flush=False)
+
+    def flush(self, reply: TaskReply) -> None:
+        """Make it survive a power cut; do nothing when it is done already."""
+        try:
+            for suffix in (".blob", ".json") if reply.digest else (".json",):
+                durable.flush_path(self._place(reply.task_id, suffix))
+        except FileNotFoundError:
+            return
+        durable.flush_path(self._root)
 
     def replies(self) -> Sequence[TaskReply]:
         """All that wait, oldest first; one that a power cut has damaged is discarded: its task is offered again."""
@@ -36,7 +49,8 @@ class Outbox:
         for path in sorted(self._root.glob("*.json"), key=lambda path: path.stat().st_mtime):
             try:
                 reply = TaskReply(**durable.read_json(path, code="bad_reply"))
-                if reply.digest and not self._place(reply.task_id, ".blob").exists():
+                blob = self._place(reply.task_id, ".blob")
+                if reply.digest and not (blob.exists() and durable.digest_of(blob) == reply.digest):
                     raise Corrupt("bad_reply", f"{path} has lost its arrays")
                 found.append(reply)
             except (Corrupt, TypeError) as error:

@@ -74,7 +74,7 @@ class Slots:
     def deactivate(self) -> None:
         """No model is active from now on."""
         (self._root / "active").unlink(missing_ok=True)
-        durable.flush_folder(self._root)
+        durable.flush_path(self._root)
 
 
 def model_path(root: Path, slot: str) -> Path:

@@ -49,6 +49,8 @@ class TaskParts:
     waits: Callable[[], Iterator[float]]
     clock: Callable[[], float] = time.time
 
+    # A reply that the coordinator has not taken by then is flushed to disk.
+    flush_after_s: float = 1.0
 
 class Tasks:
     """The queue of tasks and the loop that sends replies."""
@@ -57,10 +59,13 @@ class Tasks:
         self._p = parts
         self._queue: asyncio.Queue[TaskOffer] = asyncio.Queue()
         self._replies = asyncio.Event()
+        self._unsent = {reply.task_id: reply for reply in parts.outbox.replies()}
         # Which round it last trained in, and when that ended.
+        # Replies to be flushed, and when.
+        self._unflushed: asyncio.Queue[tuple[TaskReply, float]] = asyncio.Queue()
         self._trained: tuple[tuple[str, int], float] | None = None
-        self._known = {reply.task_id for reply in parts.outbox.replies()}
-        if self._known:
+        self._known = set(self._unsent)
+        if self._unsent:
             self._replies.set()
         self.current = ""
 
@@ -80,6 +85,7 @@ class Tasks:
             group.create_task(self._work())
             group.create_task(self._send())
 
+            group.create_task(self._flush())
     async def _work(self) -> None:
         while True:
             offer = await self._queue.get()
@@ -94,7 +100,9 @@ class Tasks:
                     blob, reply = await self._answer(offer)
                 await asyncio.to_thread(self._p.outbox.keep, reply, blob)
                 self._replies.set()
+                self._unsent[reply.task_id] = reply
             except TimeoutError:
+                self._unflushed.put_nowait((reply, time.monotonic() + self._p.flush_after_s))
                 log.warning("task not done in time", task=offer.task_id)
                 self._known.discard(offer.task_id)
             except (FoglineError, OSError) as error:
@@ -180,7 +188,7 @@ class Tasks:
         while True:
             await self._replies.wait()
             self._replies.clear()
-            for reply in await asyncio.to_thread(self._p.outbox.replies):
+            for reply in list(self._unsent.values()):
                 try:
                     await self._p.upload(reply, self._p.outbox.blob(reply))
                 except FoglineError as error:
@@ -192,7 +200,19 @@ class Tasks:
                 waits = self._p.waits()
                 self._p.outbox.done(reply.task_id)
                 self._known.discard(reply.task_id)
+                del self._unsent[reply.task_id]
 
+
+    async def _flush(self) -> None:
+        """Flush what is still here after a while: most replies are gone by then, and a flush may take as long as sending."""
+        while True:
+            reply, at = await self._unflushed.get()
+            await asyncio.sleep(max(0.0, at - time.monotonic()))
+            if reply.task_id in self._unsent:
+                try:
+                    await asyncio.to_thread(self._p.outbox.flush, reply)
+                except OSError as error:
+                    log.warning("reply not flushed", task=reply.task_id, reason=str(error))
 
 def _samples(reply: TaskReply) -> int | None:
     """How many examples the answer says the device has."""

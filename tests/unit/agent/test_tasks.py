@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fogline_client import durable
 from fogline_client.attributes import Facts
 from fogline_client.config import AgentConfig
 from fogline_client.outbox import Outbox
@@ -61,6 +62,7 @@ class Bench:
             upload=self.upload,
             waits=lambda: iter([0.01] * 1000),
             clock=lambda: self.now,
+            flush_after_s=0.05,
         )
         self.tasks = Tasks(parts)
 
@@ -166,16 +168,37 @@ async def test_damaged_reply_is_set_aside(bench: Bench) -> None:
     assert Bench(bench.root).tasks.known() == []
 
 
-async def test_reply_whose_arrays_a_power_cut_took_is_trained_again(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    "damage", [Path.unlink, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(bytes(5))]
+)
+async def test_reply_whose_arrays_a_power_cut_took_is_trained_again(bench: Bench, damage) -> None:
     bench.fault = Unavailable("gateway_unavailable", "…")
     bench.tasks.offer(OFFER)
     await bench.until(bench.outbox.replies)
     (path,) = (bench.root / "outbox").glob("*.blob")
-    path.unlink()
+    damage(path)
     again = Bench(bench.root)
     again.tasks.offer(OFFER)
     await again.until(lambda: again.uploaded)
     assert (again.trained, again.uploaded[0][1]) == ([OFFER.task_id], b"reply")
+
+
+async def test_reply_that_waits_is_flushed_and_one_that_is_taken_is_not(bench: Bench, monkeypatch) -> None:
+    flushed: list[str] = []
+    real = durable.flush_path
+    monkeypatch.setattr(durable, "flush_path", lambda path: (real(path), flushed.append(path.suffix)))
+
+    def refuse_later(condition) -> bool:
+        if bench.uploaded and bench.fault is None:
+            bench.fault = Unavailable("gateway_unavailable", "…")
+            bench.tasks.offer(replace(OFFER, task_id="run_1-2-train-7"))
+        return condition()
+
+    bench.tasks.offer(OFFER)
+    # They are looked at in order: by the time the second is flushed, the first was passed over.
+    await bench.until(lambda: refuse_later(lambda: len(flushed) == 3))
+    assert flushed == [".blob", ".json", ""]
+    assert [reply.task_id for reply, _ in bench.uploaded] == [OFFER.task_id]
 
 
 def asking(offer: TaskOffer = OFFER, **conditions: object) -> TaskOffer:
