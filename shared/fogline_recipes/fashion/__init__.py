@@ -50,6 +50,8 @@ class Fashion(Classifier):
         "shuffle": TrainPlan(epochs=4, batch_size=32, learning_rate=5e-3),
     }
     rounds: ClassVar[Mapping[str, int]] = {"teacher": 20, "student": 30, "shuffle": 30}
+    # What comes before the average over positions.
+    hints: ClassVar[Mapping[str, str]] = {"teacher": "3", "student": "3", "shuffle": "4"}
     device_options: ClassVar[Mapping[str, str]] = {"device": f"whose images: 0 to {data.DEVICES - 1}"}
 
     def build(self, size: str) -> Module:

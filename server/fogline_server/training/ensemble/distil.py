@@ -30,9 +30,9 @@ def draw(transfer: FloatArray, ensemble: Ensemble, seed: int) -> FloatArray:
 def logits_of(model: Module, x: FloatArray, standardisation: Standardisation) -> Logits:
     """A model's logits for raw examples (n, *input_shape), as it predicts: (n, classes)."""
     model.eval()
-    with _one_thread(), torch.no_grad():
+    with one_thread(), torch.no_grad():
         parts = [
-            model(_standardised(x[start : start + _BATCH], standardisation)).numpy().astype(np.float64)
+            model(standardised(x[start : start + _BATCH], standardisation)).numpy().astype(np.float64)
             for start in range(0, len(x), _BATCH)
         ]
     return np.concatenate(parts)
@@ -58,13 +58,13 @@ def teach(
     generator = torch.Generator().manual_seed(seed)
     losses: list[float] = []
     student.train()
-    with _one_thread(), torch.random.fork_rng(devices=[]):
+    with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # dropout
-        for step, rows in zip(range(ensemble.steps), _batches(len(x), ensemble.batch_size, generator), strict=False):
+        for step, rows in zip(range(ensemble.steps), batches(len(x), ensemble.batch_size, generator), strict=False):
             optimiser.param_groups[0]["lr"] = (
                 ensemble.learning_rate * 0.5 * (1 + math.cos(math.pi * step / ensemble.steps))
             )
-            logits = student(_standardised(x[rows.numpy()], standardisation)) / ensemble.temperature
+            logits = student(standardised(x[rows.numpy()], standardisation)) / ensemble.temperature
             loss = functional.kl_div(functional.log_softmax(logits, 1), soft[rows], reduction="batchmean")
             loss = loss * ensemble.temperature**2
             optimiser.zero_grad()
@@ -80,7 +80,7 @@ def teach(
     return float(np.mean(losses[-max(1, len(losses) // 10) :]))
 
 
-def _batches(n: int, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+def batches(n: int, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
     """Shuffled epochs without end; a last batch of fewer than half the size is dropped (BatchNorm), unless it is all."""
     while True:
         for rows in torch.split(torch.randperm(n, generator=generator), size):
@@ -88,7 +88,8 @@ def _batches(n: int, size: int, generator: torch.Generator) -> Iterator[torch.Te
                 yield rows
 
 
-def _standardised(x: FloatArray, standardisation: Standardisation) -> torch.Tensor:
+def standardised(x: FloatArray, standardisation: Standardisation) -> torch.Tensor:
+    """Raw examples (n, *input_shape) as a model takes them."""
     shape = (-1, *[1] * (x.ndim - 2))
     mean = np.asarray(standardisation.mean, np.float32).reshape(shape)
     scale = np.asarray(standardisation.scale, np.float32).reshape(shape)
@@ -96,8 +97,8 @@ def _standardised(x: FloatArray, standardisation: Standardisation) -> torch.Tens
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """How threads share a sum would show in it."""
+def one_thread() -> Iterator[None]:
+    """Torch with one thread: how threads share a sum would show in it."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
