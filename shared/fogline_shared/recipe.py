@@ -152,6 +152,8 @@ class Recipe(ABC):
     rounds: ClassVar[Mapping[str, int]] = {}
     # Whether a device may fit the head (the last linear layer) to its own data, if its owner wants it.
     personal: ClassVar[bool] = False
+    # By size, the submodule whose output stands for what the model has understood: distillation may match it.
+    hints: ClassVar[Mapping[str, str]] = {}
     # One sentence on each option of ``device_data``, by name.
     device_options: ClassVar[Mapping[str, str]] = {}
 
