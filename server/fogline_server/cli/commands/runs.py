@@ -69,7 +69,7 @@ def start(
     from_release: Annotated[
         str | None, typer.Option(help="Release (id, name or alias) whose float parameters it starts from.")
     ] = None,
-    codec: Annotated[str, typer.Option(help="How devices encode their updates: fp16, int8, topk.")] = "none",
+    codec: Annotated[str, typer.Option(help="How devices encode their updates: eden, fp16, int8, topk.")] = "none",
     codec_option: Annotated[list[str] | None, typer.Option(help="Of the codec: key=value, may be repeated.")] = None,
     size_of: SizeOf = None,
     ensemble: EnsembleOptions = None,
