@@ -326,7 +326,13 @@ def _training_host(state: StateDir, config: AgentConfig) -> Host | None:
         return None
     from fogline_client.training.host import TrainingHost
 
-    return TrainingHost(config.recipe, config.recipe_options, state.training)
+    return TrainingHost(
+        config.recipe,
+        config.recipe_options,
+        state.training,
+        local_epsilon=config.local_epsilon,
+        local_delta=config.local_delta,
+    )
 
 
 def _wake(loop: asyncio.AbstractEventLoop, sync: Sync) -> None:

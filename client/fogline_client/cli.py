@@ -72,6 +72,13 @@ Personalise = Annotated[
         help="whether a head fitted to this device's own data may serve, if it wins there",
     ),
 ]
+LocalEpsilon = Annotated[
+    float | None,
+    typer.Option(
+        envvar="FOGLINE_AGENT_LOCAL_EPSILON",
+        help="what all answers of this device may tell of its data (differential privacy): it answers none without noise of its own",
+    ),
+]
 
 DEFAULT_STATE = Path(".fogline-agent")
 
@@ -93,6 +100,7 @@ def enroll(
     metered: Metered = None,
     consent: Consent = None,
     personalise: Personalise = None,
+    local_epsilon: LocalEpsilon = None,
     replace: Annotated[bool, typer.Option("--replace", help="give up an identity this folder already has")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -107,7 +115,7 @@ def enroll(
         if state.identity.exists() and not replace:
             raise Conflict("already_enrolled", f"{state_dir} already has an identity; --replace gives it up")
         chosen = _overrides(recipe, option, port, socket_path, source, source_option, attribute)
-        chosen |= _will(metered=metered, consent=consent, personalise=personalise)
+        chosen |= _will(metered=metered, consent=consent, personalise=personalise, local_epsilon=local_epsilon)
         config = AgentConfig(
             name=name or socket.gethostname().split(".")[0].lower(),
             device_class=device_class,
@@ -139,6 +147,7 @@ def run_agent(
     metered: Metered = None,
     consent: Consent = None,
     personalise: Personalise = None,
+    local_epsilon: LocalEpsilon = None,
 ) -> None:
     """Serve predictions and stay in sync until SIGINT or SIGTERM. Options override what `enroll` wrote."""
     with _failures(as_json=False):
@@ -146,7 +155,7 @@ def run_agent(
 
         state = StateDir(root=state_dir)
         overrides = _overrides(recipe, option, port, socket_path, source, source_option, attribute)
-        overrides |= _will(metered=metered, consent=consent, personalise=personalise)
+        overrides |= _will(metered=metered, consent=consent, personalise=personalise, local_epsilon=local_epsilon)
         config = settings.load(state.config, overrides=overrides)
         with only_agent(state.lock):
             asyncio.run(_until_signal(Agent(state, config).run))
@@ -262,7 +271,7 @@ def _overrides(
     return {name: value for name, value in said.items() if value is not None}
 
 
-def _will(**said: bool | None) -> dict[str, bool]:
+def _will(**said: float | None) -> dict[str, float]:
     """What the owner said on the command line, by the setting's name."""
     return {name: value for name, value in said.items() if value is not None}
 

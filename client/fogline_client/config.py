@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from fogline_client import durable
-from fogline_shared.checks import finite
+from fogline_shared.checks import finite, number
 from fogline_shared.enrollment import check_device_name
 from fogline_shared.errors import Corrupt, InvalidInput
+from fogline_shared.privacy.accountant import DELTA, EPSILON
 from fogline_shared.protocol import Scalar
 
 DEFAULT_PORT = 8480
@@ -42,6 +43,9 @@ class AgentConfig:
     # as it is first, so that its rollout's gates see it.
     personalise: bool = False
     personalise_after_s: float = 600.0
+    # What this device's answers in training may tell of its data, all its life together; None: no bound.
+    local_epsilon: float | None = None
+    local_delta: float = 1e-5
     attributes: Mapping[str, Scalar] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -55,6 +59,9 @@ class AgentConfig:
         after = self.personalise_after_s
         if not finite(after) or after < 0:
             raise InvalidInput("bad_option", f"personalise_after_s is a number of seconds from 0; got {after!r}")
+        if self.local_epsilon is not None:
+            number("local_epsilon", self.local_epsilon, low=EPSILON[0], high=EPSILON[1], code="bad_option")
+        number("local_delta", self.local_delta, low=DELTA[0], high=DELTA[1], code="bad_option")
         if self.personalise and not self.recipe:
             raise InvalidInput("bad_option", "personalising needs a recipe, which finds this device's data")
 

@@ -20,6 +20,7 @@ from fogline_client.attributes import Facts
 from fogline_client.outbox import Outbox
 from fogline_shared.eligibility import Eligibility
 from fogline_shared.errors import Conflict, ErrorKind, Exhausted, FoglineError, InvalidInput
+from fogline_shared.privacy.local import MARK
 from fogline_shared.protocol import TaskOffer, TaskReply
 
 log = structlog.get_logger()
@@ -215,8 +216,11 @@ class Tasks:
                     log.warning("reply not flushed", task=reply.task_id, reason=str(error))
 
 def _samples(reply: TaskReply) -> int | None:
-    """How many examples the answer says the device has."""
-    metrics = json.loads(reply.records_json).get("metrics", {})
+    """How many examples the answer says the device has; a private one does not."""
+    records = json.loads(reply.records_json)
+    if MARK in records:
+        return None
+    metrics = records.get("metrics", {})
     samples = metrics.get("values", {}).get("num-examples")
     return samples if isinstance(samples, int) else None
 

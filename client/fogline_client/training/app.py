@@ -13,20 +13,22 @@ from typing import TYPE_CHECKING
 from flwr.clientapp import ClientApp
 
 from fogline_client.training import encoding
+from fogline_client.training.local_privacy import Ledger
 from fogline_recipes import device, parameters
 from fogline_recipes.device import Held
 from fogline_shared import flower
-from fogline_shared.flower import Message
+from fogline_shared.flower import ConfigRecord, Message, MetricRecord
+from fogline_shared.privacy.local import MARK, UNTOLD, Local
 from fogline_shared.recipe import Recipe, check_data
 
 if TYPE_CHECKING:
     from flwr.app import Context
 
 
-def build_app(recipe: Recipe) -> ClientApp:
-    """The app of one device."""
+def build_app(recipe: Recipe, ledger: Ledger | None = None) -> ClientApp:
+    """The app of one device; ``ledger``: its account of local privacy, by default one in memory."""
     app = ClientApp()
-    handlers = _Handlers(recipe)
+    handlers = _Handlers(recipe, ledger or Ledger())
     app.query()(handlers.query)
     app.train()(handlers.train)
     app.evaluate()(handlers.evaluate)
@@ -42,28 +44,36 @@ class _Loaded:
 class _Handlers:
     """Over one recipe; the data is kept between messages."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
+    def __init__(self, recipe: Recipe, ledger: Ledger) -> None:
+        self._recipe, self._ledger = recipe, ledger
         self._loaded: _Loaded | None = None
 
     def query(self, message: Message, context: Context) -> Message:
+        self._ledger.check(None, what="query")
         return Message(device.query(self._recipe, self._held(context)), reply_to=message)
 
     def train(self, message: Message, context: Context) -> Message:
-        """The reply is encoded as the task asks."""
+        """The reply is made private and encoded as the task asks."""
+        config = device.config_of(message.content)
+        local = Local.asked(config)
+        self._ledger.check(local, what="training")
         trained = device.train(self._recipe, self._held(context), message.content)
-        content = encoding.encode(
-            parameters.read(trained.model),
-            flower.arrays_of(message.content.array_records["arrays"]),
-            device.config_of(message.content),
-            context,
-            running={name for name, _ in trained.model.named_buffers()},
-            seed=trained.seed,
-        )
-        content["metrics"] = trained.metrics
+        sent = flower.arrays_of(message.content.array_records["arrays"])
+        arrays: encoding.Arrays = parameters.read(trained.model)
+        metrics, seed = trained.metrics, trained.seed
+        if local is not None:
+            protected = self._ledger.release(local, arrays, sent)
+            # The plan's seed is made of the data too.
+            arrays, metrics, seed = protected.arrays, MetricRecord(dict(UNTOLD)), protected.seed
+        running = {name for name, _ in trained.model.named_buffers()}
+        content = encoding.encode(arrays, sent, config, context, running=running, seed=seed)
+        content["metrics"] = metrics
+        if local is not None:
+            content[MARK] = ConfigRecord(dict(local.config()))
         return Message(content, reply_to=message)
 
     def evaluate(self, message: Message, context: Context) -> Message:
+        self._ledger.check(None, what="evaluation")
         return Message(device.evaluate(self._recipe, self._held(context), message.content), reply_to=message)
 
     def _held(self, context: Context) -> Held:

@@ -86,11 +86,13 @@ class _Worker:
         import torch
 
         from fogline_client.training.app import build_app
+        from fogline_client.training.local_privacy import Budget, Ledger
         from fogline_client.training.memory import Memory
         from fogline_shared.recipe import load_recipe
 
         torch.set_num_threads(1)
-        self._app: ClientApp = build_app(load_recipe(start.recipe))
+        budget = Budget(epsilon=start.local_epsilon, delta=start.local_delta)
+        self._app: ClientApp = build_app(load_recipe(start.recipe), Ledger(Path(start.ledger), budget))
         settle(keep_bytes=_KEEP_BYTES)
         self._options = dict(start.options)
         self._memory = Memory(Path(start.memory))

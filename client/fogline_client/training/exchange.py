@@ -12,12 +12,16 @@ from typing import Any
 class Start:
     """First line to the child: which recipe, and the options by which it finds this device's data.
 
-    ``memory``: the folder of what a run's app keeps between tasks.
+    ``memory``: the folder of what a run's app keeps between tasks. ``ledger``: the file of this device's account of local
+    privacy, with the budget of its life, if it has one.
     """
 
     recipe: str
     options: Mapping[str, str]
     memory: str
+    ledger: str
+    local_epsilon: float | None
+    local_delta: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,11 +29,29 @@ _DYING_S = 1.0
 
 
 class TrainingHost:
-    """Runs tasks one at a time. ``idle_s``: the child ends after so long without one, and gives its memory back."""
+    """Runs tasks one at a time. ``idle_s``: the child ends after so long without one, and gives its memory back.
 
-    def __init__(self, recipe: str, options: Mapping[str, str], work_dir: Path, *, idle_s: float = 60.0) -> None:
-        memory = str((work_dir / "memory").absolute())
-        self._start = Start(recipe=recipe, options=dict(options), memory=memory)
+    ``local_epsilon``, at ``local_delta``: what all answers of this device together may tell of its data; None: no bound.
+    """
+
+    def __init__(
+        self,
+        recipe: str,
+        options: Mapping[str, str],
+        work_dir: Path,
+        *,
+        idle_s: float = 60.0,
+        local_epsilon: float | None = None,
+        local_delta: float = 1e-5,
+    ) -> None:
+        self._start = Start(
+            recipe=recipe,
+            options=dict(options),
+            memory=str((work_dir / "memory").absolute()),
+            ledger=str((work_dir / "local-privacy.json").absolute()),
+            local_epsilon=local_epsilon,
+            local_delta=local_delta,
+        )
         self._replies = work_dir / "replies"
         self._idle_s = idle_s
         self._child: asyncio.subprocess.Process | None = None

@@ -40,6 +40,13 @@ Quorum = Annotated[
 PacingOptions = Annotated[
     Texts, typer.Option(help="target=50, over_selection=0.3, self_tuning=true, retries=2 …; may be repeated.")
 ]
+PrivacyOptions = Annotated[
+    Texts,
+    typer.Option(help="population=NAME, noise_multiplier=1, clip=1, clip_quantile=0.5 …; may be repeated."),
+]
+LocalPrivacyOptions = Annotated[
+    Texts, typer.Option(help="Of each update, on its device: epsilon=8, delta=1e-5, clip=1; may be repeated.")
+]
 GateOptions = Annotated[Texts, typer.Option(help="max_drop=5 (points on the holdout), patience=5; may be repeated.")]
 
 

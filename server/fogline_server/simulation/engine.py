@@ -22,9 +22,10 @@ from fogline_server.simulation.asynchronous import Air, BufferedGrid
 from fogline_server.simulation.grid import Site, VirtualGrid
 from fogline_server.simulation.pacer import Attempt, Pacer
 from fogline_server.simulation.population import Population
+from fogline_server.simulation.private import NOBODY_ASKED, Ledger
 from fogline_server.simulation.spec import SimulationSpec
 from fogline_server.simulation.workers import Workers
-from fogline_server.training import rounds
+from fogline_server.training import beginning, rounds
 from fogline_server.training.admission import Judgement
 from fogline_server.training.ensemble.report import comparison
 from fogline_server.training.ensemble.rounds import Sizes
@@ -74,6 +75,7 @@ class _Simulation:
         self._strategy = self._rule.build(recipe)
         self._model = recipe.model(spec.run.size, seed=spec.run.seed)
         self._sizes = Sizes(recipe, spec.run) if spec.run.ensemble else None
+        self._ledger = Ledger(spec)
         self._holdout, self._unseen = recipe.holdout(), recipe.unseen()
         spec.run.gate.check_holdout(recipe.name, self._holdout)
         self._air = Air.of(self._rule, spec.asked, self._model) if self._rule.asynchronous else None
@@ -114,6 +116,7 @@ class _Simulation:
 
     def _state(self) -> Mapping[str, Any]:
         state = strategies.read_state(self._rule, self._strategy) | (self._sizes.state() if self._sizes else {})
+        state |= self._ledger.state()
         return {name: array.copy() for name, array in state.items()}
 
     def _restore(self, state: Mapping[str, Any]) -> None:
@@ -121,8 +124,11 @@ class _Simulation:
         strategies.write_state(self._rule, self._strategy, state)
         if self._sizes is not None:
             self._sizes.restore(state)
+        self._ledger.restore(state)
 
     def _statistics(self) -> tuple[Statistics, Facts]:
+        if self._spec.run.hides_losses:
+            return beginning.by_holdout(self._recipe), dict(NOBODY_ASKED)
         needed, failed = self._spec.run.fewest_updates, 0
         while True:
             grid, facts = self._open(self._pacer.attempt(0, failed + 1, self._site.now_s), "query")
@@ -168,6 +174,8 @@ class _Simulation:
                     needed=run.fewest_updates,
                     running=[name for name, _ in self._model.named_buffers() if name in arrays],
                     adaptive=self._rule.adaptive,
+                    private=self._ledger.round(number, asked=facts["asked"]),
+                    local=run.local_privacy.mechanism,
                 )
         except Conflict as error:
             closed = _closed(grid)
@@ -177,7 +185,10 @@ class _Simulation:
         finally:
             grid.release()
         self._note(attempt, grid, facts, trained.judgements)
-        facts |= _closed(grid) | self._judged(trained.judgements) | {"loss": _number(trained.loss)}
+        loss = None if run.hides_losses else _number(trained.loss)
+        facts |= _closed(grid) | self._judged(trained.judgements) | {"loss": loss}
+        if (released := self._ledger.released(trained.further)) is not None:
+            facts["privacy"] = released
         if self._holdout is not None:
             measured = self._evaluate(trained.arrays, statistics, self._holdout)
             facts["holdout"] = _scored(measured)
@@ -285,6 +296,7 @@ class _Simulation:
             "unseen": None if self._unseen is None else self._score(arrays, statistics, self._unseen),
             "backdoor_success": self._backdoor_success(arrays, statistics),
             "distillation": self._compared(trained),
+            "epsilon": next((each["privacy"]["epsilon"] for each in reversed(trained) if "privacy" in each), None),
             "params_digest": tensors.digest(tensors.encode(flower.arrays_of(arrays))),
         }
 

@@ -28,8 +28,22 @@ def fleet(spec: Facts) -> Sequence[tuple[str, str]]:
         ("availability", spec["availability"]),
         ("dropout", f"{spec['dropout']:.0%}"),
         ("speed", f"median {spec['speed']:g} examples a second, spread {spec['spread']:g}"),
+        ("privacy", privacy(run)),
         ("quorum and deadline", f"{run['quorum']:.0%} of the asked in {run['round_deadline_s']:g} s"),
     )
+
+
+def privacy(run: Facts) -> str:
+    """Who adds which noise, in words."""
+    own, central = run["local_privacy"], run["privacy"]
+    if own["epsilon"] is not None:
+        return f"local: each update ε {own['epsilon']:g} at δ {own['delta']:g}, clipped to {own['clip']:g}"
+    if central["population"] is None:
+        return "none"
+    to = f"clipped to {central['clip']:g}"
+    if central["clip_quantile"] is not None:
+        to += f" at first, then to the quantile {central['clip_quantile']:g} of lengths"
+    return f"central: noise multiplier {central['noise_multiplier']:g}, {to}"
 
 
 def summary(facts: Facts) -> dict[str, object]:
@@ -45,6 +59,14 @@ def summary(facts: Facts) -> dict[str, object]:
     for name in ("holdout", "unseen"):
         if facts[name] is not None:
             record[f"{name} accuracy"] = f"{facts[name]['accuracy']:.1%}"
+    if facts["epsilon"] is not None:
+        whose = "of a device in every round " if run["local_privacy"]["epsilon"] is not None else ""
+        delta = run["local_privacy"]["delta"] if whose else facts["spec"]["delta"]
+        record["ε spent"] = f"{facts['epsilon']:.3f} {whose}at δ {delta:g}"
+        clips = [r["privacy"]["clip"] for r in told if "privacy" in r]
+        record["clip"] = (
+            f"{clips[0]:.3g}" if clips[0] == clips[-1] else f"{clips[0]:.3g} at first, {clips[-1]:.3g} at last"
+        )
     if facts["distillation"] is not None:
         record["distillation"] = facts["distillation"]["sentence"]
     if facts["spec"]["attack"]:

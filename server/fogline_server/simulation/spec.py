@@ -15,6 +15,7 @@ from fogline_server.simulation.choices import choose
 from fogline_server.training.spec import RunSpec
 from fogline_shared.checks import number
 from fogline_shared.errors import InvalidInput
+from fogline_shared.privacy.accountant import DELTA
 from fogline_shared.recipe import Options, Recipe
 
 _MOST_DEVICES = 10_000_000
@@ -34,7 +35,7 @@ class SimulationSpec:
     ``samples``: examples a device holds; None: its key's own, or as many as a key has on average. ``attackers``: share of
     the fleet. ``dropout``: chance that an asked device never answers. ``speed``: examples a second of the median device;
     ``spread``: standard deviation of the speeds' logarithm. ``classes``: share of the fleet by device class; the rest is
-    ``generic``. Times are virtual seconds.
+    ``generic``. ``delta``: at which the report tells a private run's ε. Times are virtual seconds.
     Raises InvalidInput ``invalid_simulation``, naming the field and its range.
     """
 
@@ -51,6 +52,7 @@ class SimulationSpec:
     speed: float = 200.0
     spread: float = 0.5
     classes: Mapping[str, float] = field(default_factory=dict)
+    delta: float = 1e-5
 
     def __post_init__(self) -> None:
         _whole("devices", self.devices, 1, _MOST_DEVICES)
@@ -62,6 +64,7 @@ class SimulationSpec:
             number(name, getattr(self, name), low=0.0, high=1.0, code="invalid_simulation")
         number("speed", self.speed, low=1e-3, high=1e9, code="invalid_simulation")
         number("spread", self.spread, low=0.0, high=3.0, code="invalid_simulation")
+        number("delta", self.delta, low=DELTA[0], high=DELTA[1], code="invalid_simulation")
         self._check_classes()
         if not self.keys:
             message = "there is no device whose data could be used: name them by --data option=1..10"

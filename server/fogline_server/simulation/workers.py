@@ -20,10 +20,12 @@ from fogline_recipes import device as answers
 from fogline_server.children import die_with
 from fogline_server.simulation.choices import chance
 from fogline_server.simulation.population import Population
+from fogline_server.simulation.private import secret_of
 from fogline_server.simulation.spec import SimulationSpec
 from fogline_shared import flower, tensors
 from fogline_shared.errors import FoglineError, Unavailable
 from fogline_shared.flower import ConfigRecord, MetricRecord, RecordDict
+from fogline_shared.privacy.local import MARK, UNTOLD, Local
 from fogline_shared.recipe import Recipe, load_recipe
 
 _TASKS_A_HANDFUL = 8
@@ -120,15 +122,26 @@ class _Fleet:
             return answers.evaluate(self._recipe, held, asked)
         attack = self._population.attack(task.device)
         if attack is None:
-            return answers.train(self._recipe, held, asked).reply()
+            return self._trained(task, held, asked)
         if not attack.trains:
             metrics = MetricRecord({"num-examples": len(held.data), "loss": 0.0})
             return RecordDict({"arrays": asked.array_records["arrays"], "metrics": metrics})
-        answer = answers.train(self._recipe, held, asked).reply()
+        answer = self._trained(task, held, asked)
         sent, trained = (flower.arrays_of(content.array_records["arrays"]) for content in (asked, answer))
         rng = chance(self._seed, "attack", task.device, task.round)
         answer["arrays"] = flower.to_record(attack.update(sent, trained, rng))
         return answer
+
+    def _trained(self, task: Task, held: answers.Held, asked: RecordDict) -> RecordDict:
+        """The honest answer, made private as the task asks."""
+        reply = answers.train(self._recipe, held, asked).reply()
+        local = Local.asked(answers.config_of(asked))
+        if local is None:
+            return reply
+        trained, sent = (flower.arrays_of(content.array_records["arrays"]) for content in (reply, asked))
+        protected = local.protect(trained, sent, secret_of(self._seed, task.device))
+        arrays, metrics = flower.to_record(protected.arrays), MetricRecord(dict(UNTOLD))
+        return RecordDict({"arrays": arrays, "metrics": metrics, MARK: ConfigRecord(dict(local.config()))})
 
 
 def epochs_of(config: object) -> float:

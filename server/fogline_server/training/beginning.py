@@ -34,17 +34,22 @@ def teacher(session: Session, blobs: BlobStore, spec: RunSpec) -> Teacher | None
     return Teacher(size=run.size, arrays=flower.read_arrays(blobs.path(run.params_digest)))
 
 
+def by_holdout(recipe: Recipe) -> Statistics:
+    """Statistics that tell nothing of devices; raises InvalidInput ``privacy_without_holdout``."""
+    holdout = recipe.holdout()
+    if holdout is None:
+        raise InvalidInput("privacy_without_holdout", f"recipe {recipe.name} has no holdout to standardise by")
+    return Statistics(standardisation=recipe.channel_sums(holdout).standardisation(), samples={})
+
+
 def known_statistics(session: Session, spec: RunSpec, recipe: Recipe) -> Statistics | None:
     """Statistics without a round 0; None: the devices are asked.
 
     A distilled run takes its teacher's, which expects inputs as it was trained on them. A private one is standardised by
     the holdout, since the devices' sums would tell of them without noise; raises InvalidInput ``privacy_without_holdout``.
     """
-    if spec.privacy:
-        holdout = recipe.holdout()
-        if holdout is None:
-            raise InvalidInput("privacy_without_holdout", f"recipe {recipe.name} has no holdout to standardise by")
-        return Statistics(standardisation=recipe.channel_sums(holdout).standardisation(), samples={})
+    if spec.hides_losses:
+        return by_holdout(recipe)
     if spec.distil_from is not None:
         known = session.get_one(Run, spec.distil_from).statistics
         assert known is not None, "create_run asks for a teacher that SUCCEEDED"

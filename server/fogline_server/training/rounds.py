@@ -28,13 +28,15 @@ from fogline_server.training.admission import (
 )
 from fogline_server.training.decoding import sizes, unpack
 from fogline_server.training.own_strategy import OwnStrategy
-from fogline_server.training.privacy.central import Central
+from fogline_server.training.privacy import local as local_privacy
+from fogline_server.training.privacy.central import Central, floored
 from fogline_server.training.statistics import Statistics, gather, too_few_accepted
 from fogline_shared import flower
 from fogline_shared.codecs import base as codecs
 from fogline_shared.codecs.base import Codec
 from fogline_shared.errors import Conflict
 from fogline_shared.flower import Address, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from fogline_shared.privacy.local import MARK, Local
 from fogline_shared.recipe import Recipe, TrainPlan
 from fogline_shared.states import UpdateVerdict
 
@@ -70,6 +72,7 @@ class Order:
     adaptive: bool
     codec: Codec
     private: Central | None = None
+    local: Local | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +137,7 @@ def train(
     adaptive: bool = False,
     codec: Codec | None = None,
     private: Central | None = None,
+    local: Local | None = None,
 ) -> Trained:
     """One training round. Raises Conflict ``no_update_accepted`` or ``quorum_not_reached``.
 
@@ -142,7 +146,11 @@ def train(
     optimiser would step BatchNorm's variances below zero.
     ``codec``: how devices are asked to encode their replies; None: plain.
     ``private``: the mean the strategy gets is clipped and noised; no reply is compared with others, whose data that would tell.
+    ``local``: how devices clip and noise their own replies; those are compared with what such a reply can be.
     """
+    codec = codec or codecs.load(codecs.NONE, {})
+    # A codec that carries over what it left out has no bound but its cohort.
+    alone = private is not None or (local is not None and codec.name == codecs.NONE)
     order = Order(
         strategy=strategy,
         arrays=arrays,
@@ -150,12 +158,13 @@ def train(
         size=size,
         plan=plan,
         statistics=statistics,
-        max_norm_ratio=max_norm_ratio if private is None else math.inf,
+        max_norm_ratio=math.inf if alone else max_norm_ratio,
         teacher=teacher,
         running=running,
         adaptive=adaptive,
-        codec=codec or codecs.load(codecs.NONE, {}),
+        codec=codec,
         private=private,
+        local=local,
     )
     admitted = admit(order, in_order(grid, ask(order, grid)))
     if len(admitted.accepted) < needed:
@@ -169,6 +178,8 @@ def ask(order: Order, grid: Grid) -> list[Message]:
     if order.codec.name != codecs.NONE:
         options = json.dumps(order.codec.options_json())
         config.update({"codec": order.codec.name, "codec_options": options, "round": order.number})
+    if order.local is not None:
+        config.update(order.local.config())
     if isinstance(order.strategy, OwnStrategy):
         order.strategy.running = order.running
     messages = list(order.strategy.configure_train(order.number, order.arrays, config, grid))
@@ -186,6 +197,10 @@ def admit(order: Order, replies: Sequence[Message]) -> Admitted:
     limits = Limits(enrolled=order.statistics.samples, max_norm_ratio=order.max_norm_ratio)
     sent = Sent(reference, running=order.running, flat=flower.flat(order.arrays))
     judgements = judge_updates([_candidate(reply) for reply in replies], sent, limits)
+    if order.local is not None:
+        marked = {reply.metadata.src_node_id for reply in replies if not reply.has_error() and MARK in reply.content}
+        values, plain = sum(sent.size for sent in reference.values()), order.codec.name == codecs.NONE
+        judgements = local_privacy.judged(order.local, judgements, marked=marked, values=values, plain=plain)
     further = order.strategy.further_metrics if isinstance(order.strategy, OwnStrategy) else ()
     accepted = _admitted(replies, judgements, list(reference), further)
     return Admitted(accepted=accepted, judgements=judgements, bytes_sent=bytes_sent, bytes_plain=bytes_plain)
@@ -202,6 +217,8 @@ def aggregate(order: Order, admitted: Admitted) -> Trained:
     new = _aggregate(order.strategy, order.number, accepted, list(reference))
     for name in order.running if order.adaptive else ():
         new[name] = _mean_array(accepted, name)
+    if order.local is not None:
+        new = {name: floored(name, new[name], old) for name, old in reference.items()}
     arrays = flower.to_record({name: new[name].astype(old.dtype, copy=False) for name, old in reference.items()})
     return Trained(
         arrays=arrays,

@@ -11,6 +11,7 @@ from fogline_server.training.admission import quorum_of
 from fogline_server.training.ensemble.spec import Ensemble
 from fogline_server.training.gate import Gate
 from fogline_server.training.pacing import Pacing
+from fogline_server.training.privacy.local import LocalPrivacy
 from fogline_server.training.privacy.spec import Privacy
 from fogline_server.training.strategies import base as strategies
 from fogline_shared.checks import number
@@ -61,6 +62,7 @@ class RunSpec:
     plan: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
     privacy: Privacy = field(default_factory=Privacy)
+    local_privacy: LocalPrivacy = field(default_factory=LocalPrivacy)
     tags: Sequence[str] = ()
     exclude_tags: Sequence[str] = ()
     eligibility: Eligibility = field(default_factory=Eligibility)
@@ -134,6 +136,18 @@ class RunSpec:
             ensemble=self.ensemble,
             min_samples=self.eligibility.min_samples,
         )
+        self.local_privacy.check(
+            strategy=self.strategy,
+            privacy=self.privacy,
+            evaluate_every=self.evaluate_every,
+            ensemble=self.ensemble,
+            min_samples=self.eligibility.min_samples,
+        )
+
+    @property
+    def hides_losses(self) -> bool:
+        """Whether nothing of the devices' training losses is known, and nothing is asked of them before the first round."""
+        return bool(self.privacy or self.local_privacy)
 
     def rule(self) -> strategies.Rule:
         """The strategy, validated."""
@@ -222,5 +236,5 @@ class RunSpec:
         if "recipe" not in value:
             raise InvalidInput("invalid_run", "a run names its recipe", field="recipe")
         parts: dict[str, Any] = {"eligibility": Eligibility, "pacing": Pacing, "gate": Gate, "privacy": Privacy}
-        parts["ensemble"] = Ensemble
+        parts |= {"ensemble": Ensemble, "local_privacy": LocalPrivacy}
         return cls(**{**value, **{name: part.from_json(value.get(name, {})) for name, part in parts.items()}})

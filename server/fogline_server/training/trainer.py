@@ -162,7 +162,7 @@ class Trainer:
             self._private.follow(trained.further)
         judgements = {"train": trained.judgements}
         metrics: dict[str, Any] = {
-            "loss": None if self._spec.privacy else trained.loss,
+            "loss": None if self._spec.hides_losses else trained.loss,
             "learning_rate": plan.learning_rate,
         }
         metrics |= {"bytes_sent": trained.bytes_sent, "bytes_plain": trained.bytes_plain}
@@ -236,6 +236,7 @@ class Trainer:
             adaptive=self._rule.adaptive,
             codec=self._spec.update_codec(),
             private=None if self._private is None else self._private.round(number, asked=len(nodes)),
+            local=self._spec.local_privacy.mechanism,
         )
 
     def _private_run(self) -> PrivateRun | None:

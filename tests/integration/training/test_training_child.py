@@ -21,6 +21,8 @@ from fogline_client.training.host import TrainingHost
 from fogline_recipes import parameters
 from fogline_recipes.device import fingerprint_of
 from fogline_shared import tensors
+from fogline_shared.privacy.accountant import Releases, epsilon
+from fogline_shared.privacy.local import Local
 from fogline_shared.protocol import TaskOffer
 from fogline_shared.recipe import TrainPlan
 
@@ -176,3 +178,24 @@ def test_agent_side_of_training_loads_neither_torch_nor_flwr() -> None:
     code = "import sys, fogline_client.training.host; print(sorted({'torch', 'flwr'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+async def test_a_device_answers_no_more_than_its_own_budget_allows_and_nothing_without_noise(
+    host: TrainingHost, tmp_path: Path
+) -> None:
+    local = Local(clip=0.1, noise_multiplier=2.0)
+    once = epsilon([Releases(noise_multiplier=2.0, rounds=1)], 1e-5)
+    own = TrainingHost("tiny", {"seed": "1"}, tmp_path, local_epsilon=once, local_delta=1e-5)
+    blobs = {"arrays": params(tmp_path)}
+    try:
+        _, query = await own.run(offer(0, kind="query"), {})
+        _, bare = await own.run(offer(1), blobs)
+        assert query.error_code == bare.error_code == "local_privacy_required"
+        _, reply = await own.run(offer(1, **local.config()), blobs)
+        told = json.loads(reply.records_json)
+        assert (reply.error_code, told["metrics"]["values"]) == ("", {"num-examples": 1, "loss": 0.0})
+        assert told["privacy"]["values"] == local.config()
+        _, reply = await own.run(offer(2, **local.config()), blobs)
+        assert (reply.error_code, reply.digest) == ("local_budget_spent", "")
+    finally:
+        await own.close()

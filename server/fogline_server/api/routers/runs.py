@@ -35,6 +35,7 @@ from fogline_server.training import lifecycle, service
 from fogline_server.training.ensemble.spec import Ensemble
 from fogline_server.training.gate import Gate
 from fogline_server.training.pacing import Pacing
+from fogline_server.training.privacy.local import LocalPrivacy
 from fogline_server.training.privacy.spec import Privacy
 from fogline_server.training.spec import RunSpec
 from fogline_server.training.tables import Run
@@ -96,6 +97,7 @@ class NewRun(schemas.Request):
     plan: Annotated[dict[Id, float], Field(max_length=50, default_factory=dict)]
     seed: Whole = 0
     privacy: JsonObject = Field(default_factory=dict)
+    local_privacy: JsonObject = Field(default_factory=dict)
     tags: Tags = Field(default_factory=list)
     exclude_tags: Tags = Field(default_factory=list)
     eligibility: Conditions = Conditions()
@@ -118,6 +120,7 @@ class NewRun(schemas.Request):
         """The validated value; whole numbers among the plan's stay whole."""
         given = self.model_dump(exclude={"init_from_release"})
         given["privacy"] = Privacy.from_json(self.privacy)
+        given["local_privacy"] = LocalPrivacy.from_json(self.local_privacy)
         given["plan"] = {name: int(v) if v == int(v) else v for name, v in self.plan.items()}
         given["eligibility"] = Eligibility(**given["eligibility"])
         given["pacing"], given["gate"] = Pacing(**given["pacing"]), Gate(**given["gate"])

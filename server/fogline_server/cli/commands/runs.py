@@ -14,8 +14,10 @@ from fogline_server.cli.options import (
     EnsembleOptions,
     GateOptions,
     Limit,
+    LocalPrivacyOptions,
     PacingOptions,
     Plan,
+    PrivacyOptions,
     Quorum,
     Rounds,
     Size,
@@ -53,9 +55,8 @@ def start(
     strategy: str = "fedavg",
     option: StrategyOptions = None,
     plan: Plan = None,
-    privacy: Annotated[
-        list[str] | None, typer.Option(help="population=NAME, noise_multiplier=1, clip=1; may be repeated.")
-    ] = None,
+    privacy: PrivacyOptions = None,
+    local_privacy: LocalPrivacyOptions = None,
     tag: Tags = None,
     exclude_tag: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
     condition: Annotated[
@@ -87,6 +88,7 @@ def start(
         "strategy_options": pairs(option, "--option"),
         "plan": pairs(plan, "--plan"),
         "privacy": pairs(privacy, "--privacy"),
+        "local_privacy": pairs(local_privacy, "--local-privacy"),
         "tags": tag or [],
         "exclude_tags": exclude_tag or [],
         "eligibility": pairs(condition, "--condition"),

@@ -19,8 +19,10 @@ from fogline_server.cli.options import (
     AsJson,
     EnsembleOptions,
     GateOptions,
+    LocalPrivacyOptions,
     PacingOptions,
     Plan,
+    PrivacyOptions,
     Quorum,
     Rounds,
     Size,
@@ -49,6 +51,9 @@ def simulate(
     strategy: str = "fedavg",
     option: StrategyOptions = None,
     plan: Plan = None,
+    privacy: PrivacyOptions = None,
+    local_privacy: LocalPrivacyOptions = None,
+    delta: Annotated[float, typer.Option(help="At which the report tells ε of --privacy.")] = 1e-5,
     split: Annotated[str, typer.Option(help="Who holds which data: key, dirichlet:ALPHA or shards:NUMBER.")] = "key",
     samples: Annotated[int | None, typer.Option(help="Examples a device; default: as in the recipe's fleet.")] = None,
     data: Annotated[
@@ -95,10 +100,14 @@ def simulate(
     from fogline_server.training.ensemble.spec import Ensemble
     from fogline_server.training.gate import Gate
     from fogline_server.training.pacing import Pacing
+    from fogline_server.training.privacy.local import LocalPrivacy
+    from fogline_server.training.privacy.spec import Privacy
     from fogline_server.training.spec import RunSpec
     from fogline_shared.recipe import load_recipe
 
     chosen = load_recipe(recipe)
+    # There are no populations here: the virtual fleet is the one.
+    own = {"population": "simulated"} if privacy else {}
     spec = SimulationSpec(
         run=RunSpec(
             recipe=recipe,
@@ -108,6 +117,8 @@ def simulate(
             strategy_options=pairs(option, "--option"),
             plan=pairs(plan, "--plan"),
             seed=seed,
+            privacy=Privacy.from_json({**own, **pairs(privacy, "--privacy")}),
+            local_privacy=LocalPrivacy.from_json(pairs(local_privacy, "--local-privacy")),
             min_devices=min(2, max(1, cohort or devices)) if min_devices is None else min_devices,
             quorum=quorum,
             round_deadline_s=round_deadline_s,
@@ -129,6 +140,7 @@ def simulate(
         speed=speed,
         spread=spread,
         classes=pairs(device_class, "--class"),
+        delta=delta,
     )
     return _run(chosen, spec, _processes(processes, spec), reports, as_json=as_json)
 
