@@ -32,6 +32,8 @@ STATUS: Mapping[ErrorKind, int] = {
 }
 # Where a code means something more precise than its kind.
 _STATUS_OF_CODE = {"body_too_large": 413, "blob_too_large": 413, "disk_full": 507}
+# Errors that the sentence names; all are in `errors`.
+_TOLD = 5
 _CODE_OF_STATUS = {
     400: "malformed_request",
     404: "route_not_found",
@@ -130,8 +132,8 @@ def install(app: FastAPI) -> None:
         ]
         if errors and errors[0].location == ["body"] and "json" not in request.headers.get("content-type", ""):
             errors[0].message = f"send it as application/json. {errors[0].message}"
-        first = f"{'.'.join(errors[0].location)}: {errors[0].message}" if errors else "invalid"
-        return problem(422, "invalid_request", first, errors=errors)
+        told = "; ".join(f"{'.'.join(e.location)}: {e.message}" for e in errors[:_TOLD])
+        return problem(422, "invalid_request", told or "invalid", errors=errors)
 
     @app.exception_handler(HTTPException)
     def _http(_request: Request, error: HTTPException) -> JSONResponse:

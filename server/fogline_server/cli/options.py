@@ -16,38 +16,65 @@ Wait = Annotated[bool, typer.Option("--wait", help="Show progress until it has e
 Limit = Annotated[int, typer.Option(min=1, help="At most so many.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="May be repeated.")]
 
+# Headings of a run's options in --help.
+TRAINING, DEVICES, ROUNDS, UPDATES = "Training", "Devices", "Rounds", "Updates and privacy"
+
 # Of a run, live or simulated.
 Texts = list[str] | None
-Size = Annotated[str, typer.Option(help="teacher, student, or another size of the recipe.")]
-Rounds = Annotated[int | None, typer.Option(help="Default: the recipe's.")]
-StrategyOptions = Annotated[Texts, typer.Option(help="Of the strategy: key=value, may be repeated.")]
-Plan = Annotated[Texts, typer.Option(help="Of training: epochs=2, learning_rate=…")]
+Size = Annotated[str, typer.Option(help="teacher, student, or another size of the recipe.", rich_help_panel=TRAINING)]
+Rounds = Annotated[int | None, typer.Option(help="Default: the recipe's.", rich_help_panel=TRAINING)]
+Strategy = Annotated[
+    str, typer.Option(help="How updates become a new model: docs/strategies.md.", rich_help_panel=TRAINING)
+]
+StrategyOptions = Annotated[
+    Texts, typer.Option(help="Of the strategy: key=value, may be repeated.", rich_help_panel=TRAINING)
+]
+Plan = Annotated[
+    Texts, typer.Option(help="Of each device: epochs=2, learning_rate=…; may be repeated.", rich_help_panel=TRAINING)
+]
 SizeOf = Annotated[
     Texts,
     typer.Option(
-        help="CLASS=SIZE: devices of a class train another size, whose ensemble teaches --size; may be repeated."
+        help="CLASS=SIZE: devices of a class train another size, whose ensemble teaches --size; may be repeated.",
+        rich_help_panel=DEVICES,
     ),
 ]
 EnsembleOptions = Annotated[
-    Texts, typer.Option(help="Of --size-of: fusion=median, steps=200, temperature=1 …; may be repeated.")
+    Texts,
+    typer.Option(
+        help="Of --size-of: fusion=median, steps=200, temperature=1 …; may be repeated.", rich_help_panel=DEVICES
+    ),
 ]
 Quorum = Annotated[
     float,
     typer.Option(
-        help="Share of a round's devices that must answer, and of --min-devices that must give a usable update."
+        help="Share of a round's devices that must answer, and of --min-devices that must give a usable update.",
+        rich_help_panel=ROUNDS,
     ),
 ]
 PacingOptions = Annotated[
-    Texts, typer.Option(help="target=50, over_selection=0.3, self_tuning=true, retries=2 …; may be repeated.")
+    Texts,
+    typer.Option(
+        help="target=50, over_selection=0.3, self_tuning=true, retries=2 …; may be repeated.", rich_help_panel=ROUNDS
+    ),
 ]
 PrivacyOptions = Annotated[
     Texts,
-    typer.Option(help="population=NAME, noise_multiplier=1, clip=1, clip_quantile=0.5 …; may be repeated."),
+    typer.Option(
+        help="population=NAME, noise_multiplier=1, clip=1, clip_quantile=0.5 …; may be repeated.",
+        rich_help_panel=UPDATES,
+    ),
 ]
 LocalPrivacyOptions = Annotated[
-    Texts, typer.Option(help="Of each update, on its device: epsilon=8, delta=1e-5, clip=1; may be repeated.")
+    Texts,
+    typer.Option(
+        help="Of each update, on its device: epsilon=8, delta=1e-5, clip=1; may be repeated.", rich_help_panel=UPDATES
+    ),
 ]
-GateOptions = Annotated[Texts, typer.Option(help="max_drop=5 (points on the holdout), patience=5; may be repeated.")]
+GateOptions = Annotated[
+    Texts,
+    typer.Option(help="max_drop=5 (points on the holdout), patience=5; may be repeated.", rich_help_panel=ROUNDS),
+]
 
 
 def group(help_text: str) -> typer.Typer:

@@ -90,6 +90,41 @@ def test_every_thing_can_be_shown(fogline, sqlite_plant):
     assert fogline("device", "why-not", ids.device, "--run", "run_x").code == 4
 
 
+def test_the_spec_of_a_run_starts_the_same_again_and_options_go_before_it(fogline, tmp_path):
+    words = ["--plan", "epochs=3", "--plan", "learning_rate=0.5", "--strategy", "fedadam", "--option", "eta=0.5"]
+    first = fogline("run", "start", "tiny", *words, "--gate", "max_drop=5", "--min-devices", 3, "--json").json["id"]
+    fogline("run", "extend", first, "--rounds", 2)
+    told = fogline("run", "show", first, "--spec")
+    file = tmp_path / "run.json"
+    file.write_text(told.out)
+
+    def started(*more: object) -> dict:
+        said = fogline("run", "start", *more, "--json")
+        assert said.code == 0, said.err
+        return said.json["spec"]
+
+    assert started("--spec", file) == told.json | {"extensions": []}
+    assert started("--spec", told.out) == told.json | {"extensions": []}, "JSON as it stands"
+    changed = started("tiny", "--spec", file, "--plan", "epochs=1", "--min-devices", 2, "--gate", "max_drop=null")
+    assert changed["plan"] == {"epochs": 1, "learning_rate": 0.5}
+    assert (changed["min_devices"], changed["gate"]["max_drop"], changed["strategy"]) == (2, None, "fedadam")
+    assert changed["strategy_options"]["eta"] == 0.5
+    assert started("--spec", file, "--strategy", "fedprox")["strategy_options"] == {"proximal_mu": 0.01}
+    assert started("--spec", file, "--strategy", "fedadam")["strategy_options"]["eta"] == 0.5
+    assert started("--spec", file, "--from-release", "champion")["init_from"] is not None
+
+
+def test_a_spec_with_unknown_keys_is_refused_with_their_names(fogline):
+    said = fogline("run", "start", "--spec", '{"recipe": "tiny", "round": 3, "gate": {"drop": 1}}')
+    assert (said.code, said.out) == (Exit.INVALID, "")
+    assert "round" in said.err
+    assert "gate.drop" in said.err
+    assert fogline("run", "start", "--spec", '{"rounds": 3}').err == (
+        "error: invalid_option: name a RECIPE, or give a --spec that does\n"
+    )
+    assert "invalid_json" in fogline("run", "start", "--spec", "/nonexistent").err
+
+
 def test_what_is_made_is_named_on_standard_output_alone(fogline, sqlite_plant, tmp_path):
     run = fogline("run", "start", "tiny", "--rounds", 3, "--plan", "epochs=1", "--option", "unused=1")
     assert (run.code, "invalid_option" in run.err) == (2, True)

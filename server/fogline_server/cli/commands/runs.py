@@ -6,15 +6,19 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from click.core import ParameterSource
 
-from fogline_server.cli import follow, show
+from fogline_server.cli import follow, run_spec, show
 from fogline_server.cli.api import Api
 from fogline_server.cli.options import (
+    DEVICES,
+    ROUNDS,
+    TRAINING,
+    UPDATES,
     AsJson,
     EnsembleOptions,
     GateOptions,
     Limit,
-    LocalPrivacyOptions,
     PacingOptions,
     Plan,
     PrivacyOptions,
@@ -22,8 +26,9 @@ from fogline_server.cli.options import (
     Rounds,
     Size,
     SizeOf,
+    Strategy,
     StrategyOptions,
-    Tags,
+    Texts,
     Wait,
     api,
     group,
@@ -48,30 +53,54 @@ _COLUMNS = (
 @app.command("start")
 def start(
     context: typer.Context,
-    recipe: str,
+    recipe: Annotated[str | None, typer.Argument(help="Default: that of --spec.")] = None,
     *,
+    spec: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A run as JSON, as `run show --spec` prints it; options go before it."),
+    ] = None,
     size: Size = "student",
     rounds: Rounds = None,
-    strategy: str = "fedavg",
+    strategy: Strategy = "fedavg",
     option: StrategyOptions = None,
     plan: Plan = None,
     privacy: PrivacyOptions = None,
-    local_privacy: LocalPrivacyOptions = None,
-    tag: Tags = None,
-    exclude_tag: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
+    tag: Annotated[
+        Texts, typer.Option(help="Only those that have it; may be repeated.", rich_help_panel=DEVICES)
+    ] = None,
+    exclude_tag: Annotated[
+        Texts, typer.Option(help="None that has it; may be repeated.", rich_help_panel=DEVICES)
+    ] = None,
     condition: Annotated[
-        list[str] | None, typer.Option(help="Of devices: min_battery_percent=30, charging=true …; may be repeated.")
+        Texts,
+        typer.Option(help="min_battery_percent=30, charging=true …; may be repeated.", rich_help_panel=DEVICES),
     ] = None,
-    min_devices: Annotated[int, typer.Option(help="A round starts when so many are there.")] = 2,
+    min_devices: Annotated[
+        int, typer.Option(help="A round starts when so many are there.", rich_help_panel=DEVICES)
+    ] = 2,
     quorum: Quorum = 0.8,
-    round_deadline_s: float = 300.0,
-    seed: int = 0,
-    distil_from: Annotated[str | None, typer.Option(help="Run whose model the devices learn from.")] = None,
-    from_release: Annotated[
-        str | None, typer.Option(help="Release (id, name or alias) whose float parameters it starts from.")
+    round_deadline_s: Annotated[
+        float, typer.Option(help="A round without a quorum waits on, up to four times as long.", rich_help_panel=ROUNDS)
+    ] = 300.0,
+    seed: Annotated[
+        int, typer.Option(help="The same seed and replies give the same model.", rich_help_panel=TRAINING)
+    ] = 0,
+    distil_from: Annotated[
+        str | None, typer.Option(help="Run whose model the devices learn from.", rich_help_panel=TRAINING)
     ] = None,
-    codec: Annotated[str, typer.Option(help="How devices encode their updates: eden, fp16, int8, topk.")] = "none",
-    codec_option: Annotated[list[str] | None, typer.Option(help="Of the codec: key=value, may be repeated.")] = None,
+    from_release: Annotated[
+        str | None,
+        typer.Option(
+            help="Release (id, name or alias) whose float parameters it starts from.", rich_help_panel=TRAINING
+        ),
+    ] = None,
+    codec: Annotated[
+        str,
+        typer.Option(help="How devices encode their updates: eden, fp16, int8, topk.", rich_help_panel=UPDATES),
+    ] = "none",
+    codec_option: Annotated[
+        Texts, typer.Option(help="Of the codec: key=value, may be repeated.", rich_help_panel=UPDATES)
+    ] = None,
     size_of: SizeOf = None,
     ensemble: EnsembleOptions = None,
     pacing: PacingOptions = None,
@@ -80,7 +109,7 @@ def start(
     as_json: AsJson = False,
 ) -> None:
     """Train RECIPE on the devices that have it; prints the run's id."""
-    body: dict[str, Any] = {
+    options: dict[str, Any] = {
         "recipe": recipe,
         "size": size,
         "rounds": rounds,
@@ -88,7 +117,6 @@ def start(
         "strategy_options": pairs(option, "--option"),
         "plan": pairs(plan, "--plan"),
         "privacy": pairs(privacy, "--privacy"),
-        "local_privacy": pairs(local_privacy, "--local-privacy"),
         "tags": tag or [],
         "exclude_tags": exclude_tag or [],
         "eligibility": pairs(condition, "--condition"),
@@ -104,6 +132,8 @@ def start(
         "gate": pairs(gate, "--gate"),
         "ensemble": {**pairs(ensemble, "--ensemble"), "sizes": texts(size_of, "--size-of")},
     }
+    unset = {name for name in options if context.get_parameter_source(name) is ParameterSource.DEFAULT}
+    body = run_spec.body(run_spec.read(spec), options, unset=unset)
     connection = api(context)
     run = connection.post("/v1/runs", body)
     _finish(connection, run, wait=wait, as_json=as_json)
@@ -140,10 +170,20 @@ def list_runs(
 
 
 @app.command("show")
-def show_run(context: typer.Context, run: str, *, as_json: AsJson = False) -> None:
+def show_run(
+    context: typer.Context,
+    run: str,
+    *,
+    spec: Annotated[
+        bool, typer.Option("--spec", help="Print what starts another such run: `run start --spec`.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """One run and its rounds."""
     connection = api(context)
     item = connection.get(f"/v1/runs/{run}")
+    if spec:
+        return show.json_out(run_spec.reusable(item))
     rounds = connection.get(f"/v1/runs/{run}/rounds")["items"]
     if item["spec"].get("ensemble", {}).get("sizes"):
         item["distillation"] = comparison(next((r["metrics"] for r in reversed(rounds) if r["params_out"]), {}))
