@@ -47,10 +47,10 @@ def encode(options: Options, update: Floats, rng: np.random.Generator) -> Bytes:
     magnitudes, levels = np.abs(rotated), np.array(LEVELS[options.bits], np.float32)
     deviations = np.sqrt(np.add.reduceat(rotated * rotated, starts) / np.diff(starts, append=update.size))
     # Of a block too small to have a deviation, every value is of the first level.
-    edges = (levels[1:] + levels[:-1]) / 2
+    units = _spread(np.maximum(deviations, 1e-30), update.size)
     places = np.zeros(update.size, np.uint8)
-    for edge in edges:
-        places += magnitudes > edge * np.maximum(_spread(deviations, update.size), np.float32(1e-30))
+    for edge in (levels[1:] + levels[:-1]) / 2:
+        places += magnitudes > edge * units
     chosen = levels[places]
     scales = np.add.reduceat(magnitudes * chosen, starts) / np.add.reduceat(chosen * chosen, starts)
     planes = [rotated < 0, *(places >> plane & 1 for plane in range(options.bits - 1))]
