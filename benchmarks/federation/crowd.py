@@ -87,7 +87,7 @@ async def _agent(token: str, number: int, folder: Path) -> None:
     from fogline_shared.recipe import load_recipe
 
     folder.mkdir()
-    identity = await enroll(token, device_name=f"device-{number}", device_class="generic")
+    identity, _ = await enroll(token, device_name=f"device-{number}", device_class="generic")
     offers: asyncio.Queue[TaskOffer] = asyncio.Queue()
     parts = SyncParts(
         identity=lambda: identity,

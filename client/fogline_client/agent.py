@@ -38,6 +38,7 @@ from fogline_client.sync import Sync, SyncParts
 from fogline_client.tasks import Host, TaskParts, Tasks
 from fogline_client.telemetry.recorder import Recorder
 from fogline_client.telemetry.spool import Spool
+from fogline_client.trust.check import TufTrust
 from fogline_client.updater import Updater, UpdaterParts
 from fogline_shared import __version__
 from fogline_shared.backoff import full_jitter
@@ -104,6 +105,7 @@ class Agent:
                 journal=Journal(state.journal),
                 runtime=self._predictor,
                 fetch=self._sync.fetch,
+                trust=TufTrust(state.trust, self._sync.metadata, self._sync.online.wait),
                 tell=self._tell,
                 health=self._recorder.health,
                 incoming=state.incoming,

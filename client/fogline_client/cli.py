@@ -101,6 +101,9 @@ def enroll(
     consent: Consent = None,
     personalise: Personalise = None,
     local_epsilon: LocalEpsilon = None,
+    trust_root: Annotated[
+        Path | None, typer.Option(help="root.json to begin with; default: the one the coordinator gives")
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="give up an identity this folder already has")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -108,6 +111,7 @@ def enroll(
     with _failures(as_json=as_json):
         from fogline_client import enroll as enrolment
         from fogline_client import identity
+        from fogline_client.trust import check
         from fogline_shared.plugins import require_entry_point
         from fogline_shared.recipe import GROUP
 
@@ -126,8 +130,12 @@ def enroll(
             require_entry_point(GROUP, config.recipe)
         state.create()
         settings.save(config, state.config)
-        issued = asyncio.run(enrolment.enroll(token, device_name=config.name, device_class=config.device_class))
+        root = _read_root(trust_root) if trust_root else b""
+        issued, offered = asyncio.run(
+            enrolment.enroll(token, device_name=config.name, device_class=config.device_class)
+        )
         state.journal.unlink(missing_ok=True)
+        check.begin(state.trust, root or offered)
         identity.save(issued, state.identity)
         facts = {"device_id": issued.device_id, "name": config.name, "gateway": issued.gateway_target}
         _print(facts, f"enrolled {config.name} as {issued.device_id}; now: fogline-agent run", as_json=as_json)
@@ -189,6 +197,7 @@ def status(
             "last_error": live["last_error"] if running else "",
             "active_digest": pointer.digest if pointer else "",
             "generation": ledger.settled,
+            "trusted_root": (durable.read_json(state.trust.floor, code="bad_trust_floor") or {"root": 0})["root"],
             "personal": live.get("personal", {}) if running else {},
             "update": str(ledger.attempt.step) if ledger.attempt else "",
             "task": live["task"] if running else "",
@@ -281,6 +290,17 @@ async def _until_signal(serve: Callable[[asyncio.Event], Any]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     await serve(stop)
+
+
+def _read_root(path: Path) -> bytes:
+    """Raises InvalidInput ``bad_trust_file``; what is in it is judged by the first check."""
+    try:
+        root = path.read_bytes()
+        if json.loads(root)["signed"]["_type"] != "root":
+            raise ValueError("it is other metadata")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInput("bad_trust_file", f"{path} is no root of trust: {error}") from error
+    return root
 
 
 def _check(facts: Mapping[str, Any]) -> None:

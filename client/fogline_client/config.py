@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fogline_client import durable
+from fogline_client.trust.layout import TrustDir
 from fogline_shared.checks import finite, number
 from fogline_shared.enrollment import check_device_name
 from fogline_shared.errors import Corrupt, InvalidInput
@@ -112,6 +113,10 @@ class StateDir:
     @property
     def personal(self) -> Path:
         return self.root / "personal"
+
+    @property
+    def trust(self) -> TrustDir:
+        return TrustDir(path=self.root / "trust")
 
     @property
     def status(self) -> Path:

@@ -14,8 +14,10 @@ from fogline_shared.proto.edge_pb2_grpc import EdgeStub, EnrollmentStub
 _TIMEOUT_S = 20.0
 
 
-async def enroll(text: str, *, device_name: str, device_class: str) -> Identity:
-    """Use a token. The private key never leaves this device.
+async def enroll(text: str, *, device_name: str, device_class: str) -> tuple[Identity, bytes]:
+    """Use a token: who this device is from now on, and the root of trust to begin with (empty: there is none yet).
+
+    The private key never leaves this device.
 
     Raises InvalidInput ``token_malformed`` or ``bad_device_name``, Unauthenticated ``token_unknown``, ``token_used``,
     ``token_expired`` …, Conflict ``device_name_taken``, Unavailable ``gateway_unavailable``.
@@ -27,8 +29,9 @@ async def enroll(text: str, *, device_name: str, device_class: str) -> Identity:
     )
     async with channel.server_tls(token.enroll_target, token.ca_pem) as open_channel:
         with channel.translated():
-            issued = await EnrollmentStub(open_channel).Enroll(request, timeout=_TIMEOUT_S)
-    return Identity.of(wire.certificate_from_pb(issued), device_name=device_name, key_pem=pem_of(key), now=time.time())
+            issued = wire.certificate_from_pb(await EnrollmentStub(open_channel).Enroll(request, timeout=_TIMEOUT_S))
+    identity = Identity.of(issued, device_name=device_name, key_pem=pem_of(key), now=time.time())
+    return identity, issued.trust_root
 
 
 async def renew(identity: Identity) -> Identity:

@@ -97,6 +97,10 @@ class Sync:
         """:func:`transfer.fetch` over the open connection; waits for one."""
         await transfer.fetch(await self._connection(), digest, size, target, flush=flush)
 
+    async def metadata(self, name: str) -> bytes | None:
+        """:func:`transfer.metadata` over the open connection; waits for one."""
+        return await transfer.metadata(await self._connection(), name)
+
     async def upload(self, reply: TaskReply, blob: Path | None) -> bool:
         """:func:`transfer.upload` over the open connection; waits for one."""
         return await transfer.upload(await self._connection(), reply, blob)

@@ -12,7 +12,7 @@ import grpc
 
 from fogline_client import channel, durable
 from fogline_shared import bulk, wire
-from fogline_shared.errors import Corrupt, Unavailable
+from fogline_shared.errors import Corrupt, NotFound, Unavailable
 from fogline_shared.proto import edge_pb2 as pb
 from fogline_shared.protocol import TaskReply
 
@@ -88,6 +88,21 @@ async def _chunks(open_channel: grpc.aio.Channel, digest: str, offset: int) -> A
         raise Unavailable("transfer_stalled", f"nothing arrived for {_STALL_S:.0f} s") from error
     finally:
         call.cancel()
+
+
+async def metadata(open_channel: grpc.aio.Channel, name: str) -> bytes | None:
+    """Signed metadata by name; None: there is none. Raises what the gateway answers."""
+    call = open_channel.unary_unary(
+        f"/{bulk.EDGE}/Metadata",
+        request_serializer=pb.MetadataRequest.SerializeToString,
+        response_deserializer=pb.MetadataReply.FromString,
+    )
+    try:
+        with channel.translated():
+            reply = await call(pb.MetadataRequest(name=name), timeout=_STALL_S)
+    except NotFound:
+        return None
+    return bytes(reply.data)
 
 
 async def upload(open_channel: grpc.aio.Channel, reply: TaskReply, blob: Path | None) -> bool:

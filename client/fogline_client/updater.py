@@ -22,6 +22,7 @@ from fogline_client.decisions import Move
 from fogline_client.journal import Attempt, Journal, Step
 from fogline_client.slots import NAMES, Pointer, Slots
 from fogline_client.telemetry.recorder import Health
+from fogline_client.trust.check import Trust
 from fogline_shared.errors import Corrupt, FoglineError
 from fogline_shared.protocol import DesiredState
 from fogline_shared.states import AssignmentState
@@ -58,6 +59,7 @@ class UpdaterParts:
     journal: Journal
     runtime: Runtime
     fetch: Fetch
+    trust: Trust
     tell: Tell
     health: Callable[[str], Health]
     incoming: Path
@@ -169,10 +171,12 @@ class Updater:
         match attempt.step:
             case Step.DOWNLOADING:
                 self._tell(attempt, AssignmentState.DOWNLOADING)
+                await self._unless_newer(self._p.trust.check(attempt.desired))
                 digest, size = attempt.desired.artifact_digest, attempt.desired.artifact_size
                 await self._unless_newer(self._p.fetch(digest, size, self._p.incoming / digest))
                 return Step.VERIFYING
             case Step.VERIFYING:
+                await self._unless_newer(self._p.trust.check(attempt.desired))
                 return await asyncio.to_thread(self._verify, attempt)
             case Step.STAGED:
                 self._tell(attempt, AssignmentState.STAGED)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from sqlalchemy.orm import Session
 
 from fogline_server.access.keys import PrintedKey
 from fogline_server.actions import actions
@@ -22,6 +24,7 @@ from fogline_server.jobs.engine import Engine
 from fogline_server.jobs.runner import JobKind
 from fogline_server.registry import jobs as registry_jobs
 from fogline_server.registry import tick as registry_tick
+from fogline_server.registry.tables import Release, Variant
 from fogline_server.rollouts import tick as rollouts_tick
 from fogline_server.schedules import tick as schedules_tick
 from fogline_server.schedules.service import Action
@@ -29,6 +32,9 @@ from fogline_server.schema import migrate
 from fogline_server.settings import Settings
 from fogline_server.telemetry import tick as telemetry_tick
 from fogline_server.training import jobs as training_jobs
+from fogline_server.trust import development, publish
+from fogline_server.trust import tick as trust_tick
+from fogline_server.trust.keys import OnlineKeys
 from fogline_shared.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -48,6 +54,7 @@ class Services:
     doorbell: Doorbell
     engine: Engine
     authority: CertificateAuthority
+    online_keys: OnlineKeys
     places: Places
     kinds: Mapping[str, JobKind]
     actions: Mapping[str, Action]
@@ -63,6 +70,7 @@ def build_services(settings: Settings) -> Services:
         doorbell=engine.doorbell,
         engine=engine,
         authority=CertificateAuthority.open(settings.key_dir, settings.advertised_host),
+        online_keys=OnlineKeys(settings.trust_dir),
         places=places,
         kinds=engine.kinds,
         actions=actions(places),
@@ -105,6 +113,13 @@ def build_coordinator(settings: Settings) -> Coordinator:
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     services = build_services(settings)
     migrate(services.db)
+    development.ensure_root(
+        services.db,
+        services.online_keys,
+        trust_dir=settings.trust_dir,
+        allowed=settings.makes_throwaway_keys,
+        now=utc_now(),
+    )
     app = create_app(services)
     pages.mount(app)
     return Coordinator(
@@ -173,6 +188,15 @@ def ticks(services: Services) -> list[Tick]:
     def advance_rollouts() -> None:
         rollouts_tick.tick(db, now=utc_now(), doorbell=services.doorbell)
 
+    def seal_releases() -> None:
+        """A release is READY and listed in one transaction: no rollout can begin before devices may install it."""
+        now = utc_now()
+
+        def sealed(session: Session, release: Release, variants: Sequence[Variant]) -> None:
+            publish.publish(session, services.online_keys, publish.listing(release, variants), now=now)
+
+        registry_tick.tick(db, now=now, sealed=sealed)
+
     def fire_schedules() -> None:
         schedules_tick.tick(db, now=utc_now(), actions=services.actions)
 
@@ -180,9 +204,10 @@ def ticks(services: Services) -> list[Tick]:
         # An empty outbox costs one small read; a job waits for the next look.
         Tick(name="jobs.dispatch", every_s=min(0.1, every_s), run=services.engine.dispatch),
         Tick(name="jobs.reconcile", every_s=every_s, run=services.engine.reconcile),
-        Tick(name="registry", every_s=every_s, run=lambda: registry_tick.tick(db, now=utc_now())),
+        Tick(name="registry", every_s=every_s, run=seal_releases),
         Tick(name="rollouts", every_s=every_s, run=advance_rollouts),
         Tick(name="schedules", every_s=every_s, run=fire_schedules),
+        Tick(name="trust", every_s=60.0, run=lambda: trust_tick.tick(db, services.online_keys, now=utc_now())),
         Tick(name="telemetry", every_s=60.0, run=lambda: telemetry_tick.tick(db, now=utc_now())),
         Tick(name="blobs", every_s=3600.0, run=lambda: services.blobs.sweep(older_than_s=86_400.0)),
     ]

@@ -43,6 +43,10 @@ class Settings(BaseSettings):
     device_lease_s: float = Field(default=45.0, gt=0, description="how long a silent device counts as online")
     certificate_days: float = Field(default=30.0, gt=0, description="life of a device certificate")
     telemetry_every_s: float = Field(default=10.0, gt=0, description="length of a telemetry window")
+    trust_throwaway_keys: bool | None = Field(
+        default=None,
+        description="make root keys at the coordinator while there is no root of trust; default: only if standalone",
+    )
     worker_concurrency: int = Field(default=3, gt=0, description="processes of a worker")
     data_dir: Path | None = Field(
         default=None, description="folder of batch jobs' files, as workers see it; default: data in state_dir"
@@ -79,3 +83,13 @@ class Settings(BaseSettings):
     def key_dir(self) -> Path:
         """Where the certificate authority and other secrets lie, mode 0600."""
         return self.state_dir / "keys"
+
+    @property
+    def trust_dir(self) -> Path:
+        """Where the keys lie that sign what devices may install."""
+        return self.key_dir / "trust"
+
+    @property
+    def makes_throwaway_keys(self) -> bool:
+        """Whether a first start may do without a key ceremony."""
+        return self.standalone if self.trust_throwaway_keys is None else self.trust_throwaway_keys

@@ -119,12 +119,13 @@ class Ack:
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """A device's identity as issued; PEM."""
+    """A device's identity as issued; PEM. ``trust_root``: at enrolment, what signed metadata begins with."""
 
     device_id: str
     certificate_pem: bytes
     ca_pem: bytes
     gateway_target: str
+    trust_root: bytes = b""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -275,6 +275,7 @@ def certificate_to_pb(certificate: Certificate) -> pb.Certificate:
         certificate_pem=certificate.certificate_pem,
         ca_pem=certificate.ca_pem,
         gateway_target=certificate.gateway_target,
+        trust_root=certificate.trust_root,
     )
 
 
@@ -285,6 +286,7 @@ def certificate_from_pb(message: pb.Certificate) -> Certificate:
         certificate_pem=message.certificate_pem,
         ca_pem=message.ca_pem,
         gateway_target=message.gateway_target,
+        trust_root=message.trust_root,
     )
 
 

@@ -27,6 +27,7 @@ from fogline_server.registry import jobs as registry
 from fogline_server.schedules.service import Action
 from fogline_server.settings import Settings
 from fogline_server.training import jobs as training
+from fogline_server.trust.keys import OnlineKeys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class AdminServices:
     blobs: BlobStore
     doorbell: Doorbell
     authority: CertificateAuthority
+    online_keys: OnlineKeys
     places: Places
     actions: Mapping[str, Action]
     kinds: Mapping[str, JobKind]
@@ -52,6 +54,7 @@ def admin_app(settings: Settings, db: Database) -> FastAPI:
         blobs=BlobStore(settings.blob_dir),
         doorbell=Doorbell(settings.redis_url),
         authority=CertificateAuthority.open(settings.key_dir, "127.0.0.1"),
+        online_keys=OnlineKeys(settings.trust_dir),
         places=places,
         actions=actions(places),
         kinds={kind.name: kind for kind in (*training.KINDS, *registry.KINDS, *batch.kinds(places))},

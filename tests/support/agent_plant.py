@@ -9,9 +9,12 @@ from agent_process import AgentProcess, Cloud, agent_cli
 from edge import printed_token
 from fault_proxy import FaultProxy
 
+from fogline_server.db.base import utc_now
 from fogline_server.devices.authority import CertificateAuthority
 from fogline_server.gateway.parts import GatewayOptions
 from fogline_server.gateway.server import GatewayServer
+from fogline_server.trust.development import ensure_root
+from fogline_server.trust.keys import OnlineKeys
 
 
 @pytest.fixture
@@ -25,7 +28,15 @@ def options() -> GatewayOptions:
 
 
 @pytest.fixture
-async def gateway(sqlite_database, blobs, doorbell, authority, options):
+def online_keys(sqlite_database, tmp_path) -> OnlineKeys:
+    """The coordinator's signing keys, under a root of throwaway keys."""
+    keys = OnlineKeys(tmp_path / "keys" / "trust")
+    ensure_root(sqlite_database, keys, trust_dir=keys.folder, allowed=True, now=utc_now())
+    return keys
+
+
+@pytest.fixture
+async def gateway(sqlite_database, blobs, doorbell, authority, options, online_keys):
     server = GatewayServer(db=sqlite_database, blobs=blobs, doorbell=doorbell, authority=authority, options=options)
     await server.start()
     yield server
@@ -48,8 +59,8 @@ def token(sqlite_database, gateway, authority):
 
 
 @pytest.fixture
-def cloud(sqlite_database, blobs) -> Cloud:
-    return Cloud(sqlite_database, blobs)
+def cloud(sqlite_database, blobs, online_keys) -> Cloud:
+    return Cloud(sqlite_database, blobs, online_keys)
 
 
 @pytest.fixture

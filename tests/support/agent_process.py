@@ -26,6 +26,9 @@ from fogline_server.registry.tables import Release
 from fogline_server.rollouts import desired
 from fogline_server.rollouts.desired import Target
 from fogline_server.rollouts.tables import Assignment, Rollout
+from fogline_server.trust import publish
+from fogline_server.trust.keys import OnlineKeys
+from fogline_server.trust.model import Listed
 from fogline_shared.states import AssignmentState, ReleaseState, RolloutState
 
 # No preexec_fn: it makes Popen fork instead of vfork, and a child of a process that runs gRPC may then hang in gRPC's
@@ -141,12 +144,13 @@ class AgentProcess:
 class Cloud:
     """Rolls artifacts out to one device by writing what a rollout's tick writes."""
 
-    def __init__(self, db: Database, blobs: BlobStore) -> None:
+    def __init__(self, db: Database, blobs: BlobStore, keys: OnlineKeys) -> None:
         self._db = db
+        self._keys = keys
         self._blobs = blobs
 
-    def publish(self, content: bytes) -> Target:
-        """Store an artifact as a release of one variant."""
+    def publish(self, content: bytes, *, signed: bool = True) -> Target:
+        """Store an artifact as a release of one variant, and sign it."""
         blob = self._blobs.put([content])
         release_id = new_id("rel")
         with self._db.transaction() as session:
@@ -161,6 +165,10 @@ class Cloud:
                     created_at=utc_now(),
                 )
             )
+            listed = Listed(
+                release_id=release_id, variant="student_fp32", digest=blob.digest, size=blob.size, recipe="toy"
+            )
+            publish.publish(session, self._keys, [listed] if signed else [], now=utc_now())
         return Target(release_id=release_id, variant="student_fp32", digest=blob.digest, size=blob.size)
 
     def roll_out(self, device_id: str, target: Target, *, probation_s: float = 0.3) -> str:

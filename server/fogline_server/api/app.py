@@ -29,6 +29,7 @@ from fogline_server.api.routers import (
     runs,
     schedules,
     telemetry,
+    trust,
 )
 from fogline_server.api.services import Services
 from fogline_server.db.base import utc_now
@@ -44,6 +45,7 @@ ROUTERS = (
     jobs.router,
     schedules.router,
     telemetry.router,
+    trust.router,
     recipes.router,
     events.router,
     api_keys.router,

@@ -15,6 +15,7 @@ from fogline_server.jobs.doorbell import Doorbell
 from fogline_server.jobs.runner import JobKind
 from fogline_server.schedules.service import Action
 from fogline_server.settings import Settings
+from fogline_server.trust.keys import OnlineKeys
 
 
 class Services(Protocol):
@@ -30,6 +31,8 @@ class Services(Protocol):
     def doorbell(self) -> Doorbell: ...
     @property
     def authority(self) -> CertificateAuthority: ...
+    @property
+    def online_keys(self) -> OnlineKeys: ...
     @property
     def places(self) -> Places: ...
     @property

@@ -22,6 +22,7 @@ from fogline_server.cli.commands import (
     rollouts,
     runs,
     simulate,
+    trust,
 )
 from fogline_server.cli.exits import MEANING, OF_KIND, Exit
 from fogline_server.demo.cli import demo
@@ -52,6 +53,7 @@ for _name, _group in {
     "recipe": recipes.app,
     "privacy": privacy.app,
     "population": populations.app,
+    "trust": trust.app,
 }.items():
     app.add_typer(_group, name=_name)
 

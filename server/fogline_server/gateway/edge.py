@@ -13,7 +13,7 @@ from fogline_server.gateway.infer import Teacher
 from fogline_server.gateway.parts import Parts
 from fogline_server.gateway.status import device_id_of, translated
 from fogline_server.gateway.sync import SyncStream
-from fogline_server.gateway.transfer import Transfer, UploadPart
+from fogline_server.gateway.transfer import Transfer, UploadPart, metadata
 from fogline_server.jobs.doorbell import EVENTS
 from fogline_shared import bulk
 from fogline_shared.proto import edge_pb2 as pb
@@ -45,6 +45,11 @@ def handlers(edge: Edge) -> grpc.GenericRpcHandler:
                 edge.Upload,
                 request_deserializer=bulk.upload_from_bytes,
                 response_serializer=pb.UploadReceipt.SerializeToString,
+            ),
+            "Metadata": grpc.unary_unary_rpc_method_handler(
+                edge.Metadata,
+                request_deserializer=pb.MetadataRequest.FromString,
+                response_serializer=pb.MetadataReply.SerializeToString,
             ),
             "Infer": grpc.unary_unary_rpc_method_handler(
                 edge.Infer,
@@ -86,6 +91,11 @@ class Edge(EdgeServicer):
     ) -> pb.UploadReceipt:
         async with translated(context, "Upload"):
             return await self._transfer.upload(device_id_of(context), aiter(request_iterator))
+
+    async def Metadata(self, request: pb.MetadataRequest, context: Any) -> pb.MetadataReply:  # noqa: N802
+        async with translated(context, "Metadata"):
+            query = partial(metadata, device_id_of(context), request.name)
+            return pb.MetadataReply(data=await self._parts.read(query))
 
     async def Infer(self, request: pb.InferRequest, context: Any) -> pb.InferReply:  # noqa: N802
         async with translated(context, "Infer"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from fogline_server.devices import service as devices
 from fogline_server.gateway.parts import Parts
 from fogline_server.gateway.status import translated
 from fogline_server.jobs.doorbell import EVENTS
+from fogline_server.trust import service as trust
 from fogline_shared.enrollment import PrintableToken
 from fogline_shared.proto import edge_pb2 as pb
 from fogline_shared.proto.edge_pb2_grpc import EnrollmentServicer
@@ -33,7 +35,7 @@ class Enrollment(EnrollmentServicer):
         return certificate_to_pb(certificate)
 
     def _enroll(self, token: PrintableToken, request: pb.EnrollRequest, session: Session) -> Certificate:
-        return devices.enroll(
+        certificate = devices.enroll(
             session,
             self._parts.authority,
             token_id=token.token_id,
@@ -45,6 +47,7 @@ class Enrollment(EnrollmentServicer):
             gateway_target=self._gateway_target,
             now=utc_now(),
         )
+        return replace(certificate, trust_root=trust.first_root(session))
 
 
 def renew(parts: Parts, gateway_target: str, device_id: str, csr_pem: bytes, session: Session) -> Certificate:

@@ -20,6 +20,7 @@ from fogline_server.gateway.parts import Parts
 from fogline_server.jobs.doorbell import RUN
 from fogline_server.rollouts import desired
 from fogline_server.training import offers
+from fogline_server.trust import store
 from fogline_shared.errors import Exhausted, FoglineError, InvalidInput, NotFound, Unavailable
 from fogline_shared.proto import edge_pb2 as pb
 from fogline_shared.protocol import TaskReply
@@ -188,6 +189,12 @@ class _Feed(Iterator[memoryview]):
             raise StopIteration
         self._loop.call_soon_threadsafe(self._room.release)
         return item
+
+
+def metadata(device_id: str, name: str, session: Session) -> bytes:
+    """Signed metadata for a device that is admitted; raises as :func:`fogline_server.trust.store.document` does."""
+    require_admitted(session, device_id)
+    return store.document(session, name)
 
 
 def _may_read(device_id: str, digest: str, session: Session) -> None:

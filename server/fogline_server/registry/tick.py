@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,8 +21,11 @@ from fogline_server.training.tables import Run
 from fogline_shared.errors import FoglineError, InvalidInput
 from fogline_shared.states import RELEASE, ReleaseState, Verdict
 
+Sealed = Callable[[Session, Release, Sequence[Variant]], None]
+"""Called in the transaction that makes a release READY; what it raises leaves the release BUILDING until the next tick."""
 
-def tick(db: Database, *, now: datetime) -> int:
+
+def tick(db: Database, *, now: datetime, sealed: Sealed | None = None) -> int:
     """Settle what can be settled; return how many releases ended."""
     with db.read() as session:
         building = session.scalars(select(Release.id).where(Release.state == ReleaseState.BUILDING)).all()
@@ -29,7 +33,7 @@ def tick(db: Database, *, now: datetime) -> int:
     ended = 0
     for release_id in ready:
         with db.transaction() as session:
-            ended += settle(session, release_id, now=now)
+            ended += settle(session, release_id, now=now, sealed=sealed)
     return ended
 
 
@@ -37,7 +41,7 @@ def _measured(variants: Any) -> bool:
     return bool(variants) and all(v.metrics is not None for v in variants)
 
 
-def settle(session: Session, release_id: str, *, now: datetime) -> bool:
+def settle(session: Session, release_id: str, *, now: datetime, sealed: Sealed | None = None) -> bool:
     """Seal or fail one release if it is still BUILDING and wholly measured; whether it was this call that did."""
     lock = select(Release).where(Release.id == release_id, Release.state == ReleaseState.BUILDING)
     release = session.scalars(lock.with_for_update(skip_locked=True)).one_or_none()
@@ -56,6 +60,8 @@ def settle(session: Session, release_id: str, *, now: datetime) -> bool:
         fail(session, release, InvalidInput(failed[0].gate, f"{failed[0].reason}; the limit is {failed[0].limit:.1%}"))
     else:
         _seal(session, release, list(variants), now=now)
+        if sealed is not None:
+            sealed(session, release, variants)
     return True
 
 

@@ -73,6 +73,11 @@ class OnlineKeys:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    @property
+    def folder(self) -> Path:
+        """Where they lie, and throwaway keys below it."""
+        return self._folder
+
     def offered(self) -> Mapping[str, CryptoSigner]:
         """Each online role's newest key; made when there is none."""
         return {role: self._load(role, max(self._numbers(role), default=1)) for role in ONLINE}

@@ -58,8 +58,7 @@ def republish(session: Session, keys: OnlineKeys, *, now: datetime) -> None:
 
     A release whose rows no longer match its seal is left out.
     """
-    before = store.newest(session, RELEASE)
-    release = Targets(version=before.version if before else 0)
+    release = Targets()
     release.targets = {each.path: _target(each) for each in _sealed(session)}
     _sign_all(session, keys, release, now=now)
 
@@ -120,17 +119,14 @@ def _sign_all(session: Session, keys: OnlineKeys, release: Targets, *, now: date
 
 
 def _sign_snapshot(session: Session, keys: OnlineKeys, *, now: datetime) -> None:
-    before = store.newest(session, SNAPSHOT)
-    snapshot = Snapshot(version=before.version if before else 0)
-    snapshot.meta = {f"{role}.json": _described(session, role) for role in (TARGETS, RELEASE)}
+    snapshot = Snapshot(meta={f"{role}.json": _described(session, role) for role in (TARGETS, RELEASE)})
     root = _current(session, ROOT, Root)
     _sign(session, keys, SNAPSHOT, snapshot, root.roles[SNAPSHOT].keyids, now=now)
     _sign_timestamp(session, keys, now=now)
 
 
 def _sign_timestamp(session: Session, keys: OnlineKeys, *, now: datetime) -> None:
-    before = store.newest(session, TIMESTAMP)
-    timestamp = Timestamp(version=before.version if before else 0, snapshot_meta=_described(session, SNAPSHOT))
+    timestamp = Timestamp(snapshot_meta=_described(session, SNAPSHOT))
     root = _current(session, ROOT, Root)
     _sign(session, keys, TIMESTAMP, timestamp, root.roles[TIMESTAMP].keyids, now=now)
 
@@ -138,7 +134,8 @@ def _sign_timestamp(session: Session, keys: OnlineKeys, *, now: datetime) -> Non
 def _sign(
     session: Session, keys: OnlineKeys, role: str, signed: Signed, keyids: Iterable[str], *, now: datetime
 ) -> None:
-    signed.version = max(signed.version + 1, int(now.timestamp()))
+    before = store.newest(session, role)
+    signed.version = max(before.version + 1 if before else 1, int(now.timestamp()))
     signed.expires = (now + LIFETIMES[role]).replace(microsecond=0)
     document: Metadata[Any] = Metadata(signed)
     document.sign(keys.signer_for(role, keyids))

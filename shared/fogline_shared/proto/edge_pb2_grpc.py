@@ -131,6 +131,11 @@ class EdgeStub:
                 request_serializer=fogline__shared_dot_proto_dot_edge__pb2.UploadMessage.SerializeToString,
                 response_deserializer=fogline__shared_dot_proto_dot_edge__pb2.UploadReceipt.FromString,
                 _registered_method=True)
+        self.Metadata = channel.unary_unary(
+                '/fogline.edge.v1.Edge/Metadata',
+                request_serializer=fogline__shared_dot_proto_dot_edge__pb2.MetadataRequest.SerializeToString,
+                response_deserializer=fogline__shared_dot_proto_dot_edge__pb2.MetadataReply.FromString,
+                _registered_method=True)
         self.Infer = channel.unary_unary(
                 '/fogline.edge.v1.Edge/Infer',
                 request_serializer=fogline__shared_dot_proto_dot_edge__pb2.InferRequest.SerializeToString,
@@ -168,6 +173,13 @@ class EdgeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Metadata(self, request, context):
+        """Signed metadata (TUF) by name: timestamp.json, 2.root.json …; NOT_FOUND when there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Infer(self, request, context):
         """Cascade: a hard example goes to the release's teacher.
         """
@@ -197,6 +209,11 @@ def add_EdgeServicer_to_server(servicer, server):
                     servicer.Upload,
                     request_deserializer=fogline__shared_dot_proto_dot_edge__pb2.UploadMessage.FromString,
                     response_serializer=fogline__shared_dot_proto_dot_edge__pb2.UploadReceipt.SerializeToString,
+            ),
+            'Metadata': grpc.unary_unary_rpc_method_handler(
+                    servicer.Metadata,
+                    request_deserializer=fogline__shared_dot_proto_dot_edge__pb2.MetadataRequest.FromString,
+                    response_serializer=fogline__shared_dot_proto_dot_edge__pb2.MetadataReply.SerializeToString,
             ),
             'Infer': grpc.unary_unary_rpc_method_handler(
                     servicer.Infer,
@@ -313,6 +330,33 @@ class Edge:
             '/fogline.edge.v1.Edge/Upload',
             fogline__shared_dot_proto_dot_edge__pb2.UploadMessage.SerializeToString,
             fogline__shared_dot_proto_dot_edge__pb2.UploadReceipt.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Metadata(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fogline.edge.v1.Edge/Metadata',
+            fogline__shared_dot_proto_dot_edge__pb2.MetadataRequest.SerializeToString,
+            fogline__shared_dot_proto_dot_edge__pb2.MetadataReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,5 +1,5 @@
 """A gateway on loopback, and agents that are real processes."""
 
-from agent_plant import authority, cloud, enrolled, gateway, options, proxy, token
+from agent_plant import authority, cloud, enrolled, gateway, online_keys, options, proxy, token
 
-__all__ = ["authority", "cloud", "enrolled", "gateway", "options", "proxy", "token"]
+__all__ = ["authority", "cloud", "enrolled", "gateway", "online_keys", "options", "proxy", "token"]

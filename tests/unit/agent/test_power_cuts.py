@@ -46,6 +46,7 @@ class Device:
                 journal=Journal(self.root / "journal.json"),
                 runtime=self.predictor,
                 fetch=self.fetch,
+                trust=self,
                 tell=lambda desired, state, code, _: self.told.append((desired.generation, str(state), code)),
                 health=lambda _: Health(predictions=self.errors, errors=self.errors),
                 incoming=self.root / "incoming",
@@ -53,6 +54,9 @@ class Device:
                 probation_poll_s=0.01,
             )
         )
+
+    async def check(self, desired: DesiredState) -> None:
+        """Everything is signed here; what is not, and power cuts of the check itself, are tested beside the attacks."""
 
     async def fetch(self, digest: str, size: int, target: Path) -> None:
         if self.faults:
