@@ -33,7 +33,7 @@ from fogline_server.jobs import lease, service
 from fogline_server.jobs.doorbell import Doorbell
 from fogline_server.jobs.engine import Engine
 from fogline_server.schema import create_all
-from fogline_server.training import jobs, offers
+from fogline_server.training import asynchronous_grid, jobs
 from fogline_shared.flower import RecordDict
 from fogline_shared.protocol import TaskOffer, TaskReply
 from fogline_shared.states import JOB, JobState
@@ -47,12 +47,13 @@ Tell = Callable[[list[str]], None]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run lives: what outlasts every process."""
+    """Where a run lives: what outlasts every process. ``lag``: of the first device, as :class:`Agents` have it."""
 
     database_url: str
     redis_url: str
     folder: str
     devices: int
+    lag: int = 0
 
 
 @dataclass(frozen=True)
@@ -130,16 +131,14 @@ class Devices(Agents):
     def __init__(
         self, place: Place, db: Database, blobs: BlobStore, doorbell: Doorbell, *, mortal_gateway: bool
     ) -> None:
-        super().__init__(db, blobs, doorbell, place.devices)
+        super().__init__(db, blobs, doorbell, place.devices, lag={0: place.lag})
         self._memories = [Memory(Path(place.folder) / f"memory-{index}") for index in range(place.devices)]
         self._recalled: set[int] = set()
         self._gateway_deaths = ("before", "after") if mortal_gateway else ()
 
     def wait(self, _timeout_s: float) -> None:
         for index in range(len(self._apps)):
-            with self._db.read() as session:
-                offered = offers.open_tasks(session, f"dev_{index}", now=utc_now())
-            for offer in offered:
+            for offer in self.offered(index):
                 reply = self.reply(index, offer)
                 for moment in self._gateway_deaths:
                     self._kill_a_gateway(index, reply, moment)
@@ -276,8 +275,9 @@ def main() -> None:
     # Logs go to standard output: out of the answers' way.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    # Every progress is a commit, however fast the machine is.
+    # Every progress is a commit, and so is every look for devices that have come, however fast the machine is.
     lease._WRITE_EVERY_S = 0.0
+    asynchronous_grid._REFILL_EVERY = timedelta()
     _warm_up(sys.argv[1])
     for line in sys.stdin:
         pid = os.fork()

@@ -7,25 +7,23 @@ that is, so that a transaction that no run here comes to is noticed.
 from __future__ import annotations
 
 import ast
-import shutil
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commit_points import GATEWAY, Death, Life, Nursery, Place
+from commit_points import GATEWAY, Death, Nursery, Place
+from run_lives import World
 from sqlalchemy import select, update
-from training_fleet import add_devices, create_run
+from training_fleet import create_run
 
 import fogline_server.training
 from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
-from fogline_server.db.events import Event
 from fogline_server.training import lifecycle, service
 from fogline_server.training.privacy import ledger
 from fogline_server.training.privacy.spec import Privacy
-from fogline_server.training.tables import PrivacyAccount, Run, Task, Update
+from fogline_server.training.tables import PrivacyAccount, Run
 
 DEVICES, ROUNDS = 2, 2
 # A strategy and a codec with a state each, which the second round needs.
@@ -46,8 +44,6 @@ JOB_SITES = {
 }
 # Of 38 commits, three share a run.
 APART = 13
-# Metrics that depend on the clock.
-_TIMED = "seconds"
 
 pytestmark = pytest.mark.slow
 # What is tested twice only where the databases differ: each of these is a matter of the trainer's steps, not of locks.
@@ -60,92 +56,9 @@ def nursery(redis_server: str) -> Iterator[Nursery]:
         yield nursery
 
 
-class World:
-    """A fleet and a database, and runs that live and die in them."""
-
-    def __init__(self, nursery: Nursery, place: Place, db: Database) -> None:
-        self.db, self._nursery, self._place = db, nursery, place
-        add_devices(db, place.devices)
-
-    def dies(self, job_id: str, death: Death, *, life: int = 0) -> Life:
-        """One life of a job that ends as it is told to."""
-        lived = self.live(job_id, death, life=life)
-        assert lived.exit_code == -signal.SIGKILL, f"{death} did not come"
-        return lived
-
-    def lives(self, job_id: str, *, life: int = 0, mortal_gateway: bool = False) -> Life:
-        """A life that comes to the job's end."""
-        lived = self.live(job_id, life=life, mortal_gateway=mortal_gateway)
-        assert lived.exit_code == 0
-        return lived
-
-    def live(self, job_id: str, death: Death | None = None, *, life: int = 0, mortal_gateway: bool = False) -> Life:
-        """One life of a job, which may end before its death comes; one that fails in any other way fails the test."""
-        lived = self._nursery.live(self._place, job_id, number=life, death=death, mortal_gateway=mortal_gateway)
-        assert lived.exit_code in {0, -signal.SIGKILL}, "see the standard error"
-        return lived
-
-    def undisturbed(self, **spec: object) -> tuple[list[str], dict[str, Any]]:
-        """The sites of a run's commits, and its story."""
-        run_id, job_id = create_run(self.db, **SPEC | spec)
-        return self.lives(job_id).sites, self.story(run_id)
-
-    def killed_at(
-        self, numbers: Sequence[int], sites: Sequence[str], **spec: object
-    ) -> tuple[dict[str, Any], Sequence[int]]:
-        """The story of a run that is killed right before each of those commits, and each time again right after it.
-
-        And which of them it did not come to: a recovery need not tell again of a progress that it has not made.
-        """
-        run_id, job_id = create_run(self.db, **SPEC | spec)
-        life, landed = 0, 0
-        for place, number in enumerate(numbers):
-            site, nth = sites[number], sites[landed : number + 1].count(sites[number])
-            for death in (Death("before", site, nth), Death("after", site)):
-                lived = self.live(job_id, death, life=life)
-                if lived.exit_code == 0:
-                    return self.story(run_id), numbers[place + (death.moment == "after") :]
-                assert life or lived.sites == sites[: number + 1]
-                life += 1
-            landed = number + 1
-        self.lives(job_id, life=life)
-        return self.story(run_id), ()
-
-    def forget_residuals(self) -> None:
-        """Each device's disk is wiped."""
-        for folder in Path(self._place.folder).glob("memory-*"):
-            shutil.rmtree(folder)
-
-    def story(self, run_id: str) -> dict[str, Any]:
-        """Everything that the rows say of a run, but for its ids and times."""
-        with self.db.read() as session:
-            run = service.get_run(session, run_id)
-            rounds = service.rounds_of(session, run_id)
-            answered = select(Task, Update).outerjoin(Update, Update.task_id == Task.id).where(Task.run_id == run_id)
-            tasks = session.execute(answered.order_by(Task.round, Task.kind, Task.node_id)).tuples().all()
-            events = session.scalars(select(Event).where(Event.subject_id == run_id).order_by(Event.seq)).all()
-        return {
-            "run": (
-                run.state,
-                run.rounds_done,
-                run.params_digest,
-                run.strategy_state_digest,
-                run.statistics,
-                run.error,
-            ),
-            "rounds": [
-                (r.number, r.state, r.cohort, r.params_in, r.params_out, {**r.metrics, _TIMED: None}) for r in rounds
-            ],
-            "updates": [
-                (t.round, t.kind, t.device_id, t.closed, u and (u.verdict, u.digest, u.duplicates)) for t, u in tasks
-            ],
-            "events": [(e.kind, e.data.get("round")) for e in events],
-        }
-
-
 @pytest.fixture
 def world(nursery: Nursery, database: Database, database_url: str, redis_url: str, tmp_path: Path) -> World:
-    return World(nursery, Place(database_url, redis_url, str(tmp_path), DEVICES), database)
+    return World(nursery, Place(database_url, redis_url, str(tmp_path), DEVICES), database, SPEC)
 
 
 def sites_in_the_code() -> set[str]:
@@ -178,15 +91,7 @@ def test_killed_at_each_commit(world: World) -> None:
         "run.succeeded",
     ]
     assert {GATEWAY, COMMIT, *JOB_SITES} <= set(sites)
-    # Commits far from each other share a run, to save time; what it did not come to is the first of a run of its own.
-    waiting = [range(first, len(sites), APART) for first in range(APART)]
-    while waiting:
-        numbers = waiting.pop()
-        found, left = world.killed_at(numbers, sites)
-        assert found == expected, [(number, sites[number]) for number in numbers]
-        assert len(left) < len(numbers)
-        if left:
-            waiting.append(left)
+    world.check_killed_at_each(range(len(sites)), sites, expected, apart=APART)
 
 
 @on_sqlite
@@ -215,7 +120,8 @@ def test_a_distilled_run_is_killed_where_others_do_not_come(world: World) -> Non
     teacher_id, teacher_job = create_run(world.db, **SPEC | {"size": "teacher"})
     known = set(world.lives(teacher_job).sites)
     sites, expected = world.undisturbed(distil_from=teacher_id)
-    assert sites_in_the_code() <= known | set(sites), "a transaction that neither run comes to"
+    buffered, _ = world.undisturbed(strategy="fedbuff", strategy_options={"buffer_size": DEVICES}, rounds=1)
+    assert sites_in_the_code() <= known | set(sites) | set(buffered), "a transaction that none of the runs comes to"
     new = [number for number, site in enumerate(sites) if site not in known]
     assert new
     assert world.killed_at(new, sites, distil_from=teacher_id) == (expected, ())
