@@ -9,10 +9,10 @@ from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
 from fogline_server.training import lifecycle, service
 from fogline_server.training.privacy import ledger
-from fogline_shared.privacy.accountant import Releases, epsilon
 from fogline_server.training.privacy.spec import Privacy
 from fogline_server.training.tables import Run
 from fogline_shared.errors import Conflict, InvalidInput, NotFound
+from fogline_shared.privacy.accountant import Releases, epsilon
 from fogline_shared.states import RunState
 
 NOISE, DELTA = 4.0, 1e-5
@@ -75,13 +75,25 @@ def test_an_extension_is_reserved_like_a_run(ward: Database) -> None:
 
 def test_no_run_reads_a_populations_devices_but_at_its_cost(ward: Database) -> None:
     for more in ({}, {"tags": ["ward"]}, {"tags": ["lab"]}):
-        with pytest.raises(Conflict, match="population_protected"):
+        with pytest.raises(Conflict, match=r"population_protected.* exclude one of the population's tags: ward"):
             create_run(ward, **more)
     create_run(ward, exclude_tags=["ward"])
     with pytest.raises(InvalidInput, match="not_the_population"):
         private(ward, 1, tags=[])
     with pytest.raises(NotFound, match="population_not_found"):
         create_run(ward, exclude_tags=["ward"], privacy=Privacy(population="none"))
+
+
+def test_a_population_without_tags_says_that_it_is_everybody_and_what_a_run_can_do(ward: Database) -> None:
+    with ward.transaction() as session:
+        ledger.create(session, name="all", recipe="tiny", tags=[], epsilon=1000.0, delta=DELTA, now=utc_now())
+    with pytest.raises(Conflict) as refused:
+        create_run(ward, exclude_tags=["ward"])
+    assert refused.value.code == "population_protected"
+    assert "population all has no tags, so it is all devices with the recipe tiny" in refused.value.message
+    assert "exclude" not in refused.value.message, "there is nothing to exclude"
+    assert "(privacy: population=all)" in refused.value.message
+    create_run(ward, exclude_tags=["ward"], privacy=Privacy(population="all"), rounds=1, evaluate_every=0)
 
 
 def test_a_name_is_taken_once_and_a_budget_has_its_range(ward: Database) -> None:

@@ -88,16 +88,23 @@ def check_devices(
     """
     for row in session.scalars(select(Population).where(Population.recipe == recipe)):
         if row.name != privacy.population and not set(row.tags) & set(exclude_tags):
-            text = (
-                f"its devices may be of population {row.name}; train at its cost (privacy) or exclude one of its tags"
-            )
-            raise Conflict("population_protected", text)
+            raise Conflict("population_protected", _protected(row))
     if privacy.population is None:
         return
     row = _population(session, privacy.population)
     if row.recipe != recipe or not set(row.tags) <= set(tags):
         text = f"population {row.name} has the recipe {row.recipe} and the tags {row.tags}; the run must ask for them"
         raise InvalidInput("not_the_population", text)
+
+
+def _protected(row: Population) -> str:
+    """Why another run may not start, and how it may."""
+    cost = f"train at its cost (privacy: population={row.name})"
+    if not row.tags:
+        everyone = f"population {row.name} has no tags, so it is all devices with the recipe {row.recipe}"
+        return f"{everyone}: every run of the recipe must {cost}, since no tag keeps its devices out"
+    tags = ", ".join(row.tags)
+    return f"its devices may be of population {row.name}: {cost}, or exclude one of the population's tags: {tags}"
 
 
 def reserve(session: Session, run_id: str, privacy: Privacy, rounds: int) -> None:
