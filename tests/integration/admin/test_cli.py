@@ -194,6 +194,65 @@ def test_what_a_budget_of_privacy_asks_for_is_told_without_a_coordinator(fogline
     assert few["noise_to_update"] > 1 > many["noise_to_update"]
     told = fogline("privacy", "plan", "--devices", 8, *asked)
     assert (told.code, "8000" in told.out, "noise is shorter" in told.err) == (0, True, True)
+    local = fogline("privacy", "plan", "--devices", 8, *asked, "--local", "--json").json
+    assert [row["noise_to_update"] > 1 for row in local] == [True] * 4
+
+
+def test_a_population_is_made_listed_and_shown_and_a_private_run_counts_against_it(fogline):
+    ward = ("population", "create", "wards", "--recipe", "tiny", "--tag", "ward")
+    made = fogline(*ward, "--epsilon", 8)
+    assert (made.code, made.out, "population wards has ε 8 at δ 1e-05" in made.err) == (0, "", True)
+    again, bad = (
+        fogline(*ward, "--epsilon", 8),
+        fogline("population", "create", "x", "--recipe", "tiny", "--epsilon", 0),
+    )
+    assert (again.code, "population_name_taken" in again.err) == (Exit.CONFLICT, True)
+    assert (bad.code, "epsilon must be a number from 0.001 to 1000" in bad.err) == (Exit.INVALID, True)
+    start = ("run", "start", "tiny", "--tag", "ward", "--privacy", "population=wards", "--json")
+    noise = ("--privacy", "noise_multiplier=4", "--privacy", "clip=0.5", "--privacy", "clip_quantile=0.5")
+    run = fogline(*start, *noise, "--rounds", 10)
+    assert (run.code, run.json["spec"]["privacy"]["clip_quantile"]) == (0, 0.5)
+    over = fogline(*start, *noise, "--rounds", 1000)
+    assert (over.code, "privacy_budget_exceeded" in over.err) == (Exit.CONFLICT, True)
+    longer = fogline("run", "extend", run.json["id"], "--rounds", 1000)
+    assert (longer.code, "privacy_budget_exceeded" in longer.err) == (Exit.CONFLICT, True)
+    (listed,) = fogline("population", "list", "--json").json
+    shown = fogline("population", "show", "wards", "--json").json
+    assert listed == shown
+    assert (shown["spent"], 0 < shown["committed"] < 8) == (0, True)
+    for table in (fogline("population", "list"), fogline("population", "show", "wards")):
+        assert (table.code, "wards" in table.out, f"{shown['committed']:.3f}" in table.out) == (0, True, True)
+    missing = fogline("population", "show", "none")
+    assert (missing.code, "population_not_found" in missing.err) == (Exit.NOT_FOUND, True)
+    open_to_all = fogline("run", "start", "tiny", "--local-privacy", "epsilon=8")
+    assert (open_to_all.code, "population_protected" in open_to_all.err) == (Exit.CONFLICT, True)
+
+
+def test_options_of_rounds_reach_the_run_and_what_is_out_of_range_is_told(fogline):
+    given = {
+        "pacing": {"target": 5, "over_selection": 0.3, "self_tuning": True, "steering": False, "retries": 2},
+        "gate": {"max_drop": 2.5, "patience": 3},
+        "local_privacy": {"epsilon": 8, "delta": 1e-6, "clip": 0.5},
+    }
+    options = [
+        word
+        for name, fields in given.items()
+        for key, value in fields.items()
+        for word in ("--" + name.replace("_", "-"), f"{key}={json.dumps(value)}")
+    ]
+    spec = fogline("run", "start", "tiny", *options, "--json").json["spec"]
+    assert {name: spec[name] for name in given} == given
+    for option, said in (
+        ("--pacing=target=0", "pacing.target must be an integer from 1"),
+        ("--pacing=haste=1", "pacing.haste"),
+        ("--gate=max_drop=101", "gate.max_drop must be a number from 0 to 100"),
+        ("--gate=max_drop", "invalid_option"),
+        ("--privacy=clip_quantile=2", "privacy.clip_quantile must be a number from 0.01 to 0.99"),
+        ("--local-privacy=epsilon=0", "local_privacy.epsilon must be a number from 0.01 to 100"),
+        ("--local-privacy=noise=1", "local_privacy has no field 'noise'"),
+    ):
+        refused = fogline("run", "start", "tiny", option)
+        assert (refused.code, refused.out, said in refused.err) == (Exit.INVALID, "", True), refused.err
 
 
 def test_a_dry_run_says_what_would_happen(fogline):

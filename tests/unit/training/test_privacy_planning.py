@@ -8,6 +8,7 @@ import pytest
 from fogline_server.training.privacy.planning import devices_for, outlook
 from fogline_shared.errors import InvalidInput
 from fogline_shared.privacy.accountant import Releases, epsilon
+from fogline_shared.privacy.local import Local
 
 ASKED = {"parameters": 4000, "rounds": 30, "target": 8.0, "delta": 1e-5}
 
@@ -28,12 +29,20 @@ def test_the_noise_stays_within_its_budget_whatever_the_cohort() -> None:
     assert epsilon(spent, ASKED["delta"]) <= ASKED["target"]
 
 
+def test_with_local_noise_the_ratio_is_that_of_the_devices_own_noise_in_their_mean() -> None:
+    seen, values = outlook(devices=50, **ASKED, local=True), ASKED["parameters"]
+    local, sent = Local(clip=0.7, noise_multiplier=seen.noise_multiplier), {"w": np.zeros(values)}
+    mean = sum(local.protect(sent, sent, bytes([device])).arrays["w"] for device in range(50)) / 50
+    assert np.linalg.norm(mean) / local.clip == pytest.approx(seen.noise_to_update, rel=0.05)
+
+
+@pytest.mark.parametrize("local", [False, True])
 @pytest.mark.parametrize("ratio", [0.1, 1.0])
-def test_the_number_of_devices_for_a_ratio_is_the_smallest(ratio: float) -> None:
+def test_the_number_of_devices_for_a_ratio_is_the_smallest(ratio: float, *, local: bool) -> None:
     noise = outlook(devices=1, **ASKED).noise_multiplier
-    enough = devices_for(ratio, parameters=ASKED["parameters"], noise_multiplier=noise)
-    assert outlook(devices=enough, **ASKED).noise_to_update <= ratio
-    assert outlook(devices=enough - 1, **ASKED).noise_to_update > ratio
+    enough = devices_for(ratio, parameters=ASKED["parameters"], noise_multiplier=noise, local=local)
+    assert outlook(devices=enough, **ASKED, local=local).noise_to_update <= ratio * (1 + 1e-9)
+    assert outlook(devices=enough - 1, **ASKED, local=local).noise_to_update > ratio
 
 
 @pytest.mark.parametrize("field", ["devices", "parameters"])

@@ -35,15 +35,15 @@ def plan(
     epsilon: Annotated[float, typer.Option(help="The budget over all rounds.")],
     parameters: Annotated[int, typer.Option(help="Values in an update.")],
     delta: Annotated[float, typer.Option(help="Well below one over the number of devices.")] = 1e-5,
+    local: Annotated[bool, typer.Option("--local", help="Each device adds the noise itself.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print how much Gaussian noise a budget asks for, and what is left of an update; needs no coordinator."""
-    rows = [
-        asdict(outlook(devices=devices * by, parameters=parameters, rounds=rounds, target=epsilon, delta=delta))
-        for by in _TIMES
-    ]
+    asked = {"parameters": parameters, "rounds": rounds, "target": epsilon, "delta": delta, "local": local}
+    rows = [asdict(outlook(devices=devices * by, **asked)) for by in _TIMES]
     if as_json:
         return show.json_out(rows)
     show.table(rows, _COLUMNS, empty="")
-    enough = devices_for(DROWNED, parameters=parameters, noise_multiplier=rows[0]["noise_multiplier"])
+    noise = rows[0]["noise_multiplier"]
+    enough = devices_for(DROWNED, parameters=parameters, noise_multiplier=noise, local=local)
     return show.note(f"from {enough} devices a round on, the noise is shorter than the longest update")
