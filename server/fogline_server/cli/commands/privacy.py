@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -39,8 +40,8 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Print how much Gaussian noise a budget asks for, and what is left of an update; needs no coordinator."""
-    asked = {"parameters": parameters, "rounds": rounds, "target": epsilon, "delta": delta, "local": local}
-    rows = [asdict(outlook(devices=devices * by, **asked)) for by in _TIMES]
+    seen = partial(outlook, parameters=parameters, rounds=rounds, target=epsilon, delta=delta, local=local)
+    rows = [asdict(seen(devices=devices * by)) for by in _TIMES]
     if as_json:
         return show.json_out(rows)
     show.table(rows, _COLUMNS, empty="")
