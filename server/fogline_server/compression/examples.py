@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fogline_server.compression.engine import FloatArray
-from fogline_shared.recipe import Recipe, Standardisation
+from fogline_shared.recipe import LabelArray, Recipe, Standardisation, check_examples
 
 CALIBRATION = 512
 NOISE = 64
@@ -18,6 +18,22 @@ def calibration_examples(recipe: Recipe) -> FloatArray | None:
     if x is None or not len(x):
         return None
     return np.ascontiguousarray(x[:: -(-len(x) // CALIBRATION)], dtype=np.float32)
+
+
+def transfer_examples(recipe: Recipe) -> FloatArray | None:
+    """The recipe's transfer set; raises InvalidInput ``invalid_dataset`` unless it is what the recipe declares."""
+    x = recipe.transfer()
+    if x is not None:
+        check_examples(recipe, x, what="the transfer set")
+    return x
+
+
+def calibration_labels(recipe: Recipe) -> LabelArray | None:
+    """The labels, (n,), of :func:`calibration_examples`; None: they are of the transfer set, or there are none."""
+    holdout = recipe.holdout()
+    if holdout is None or not len(holdout):
+        return None
+    return holdout.y[:: -(-len(holdout) // CALIBRATION)]
 
 
 def noise_examples(recipe: Recipe, standardisation: Standardisation, *, count: int = NOISE) -> FloatArray:

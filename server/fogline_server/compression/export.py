@@ -10,7 +10,13 @@ import numpy as np
 
 from fogline_recipes import parameters
 from fogline_server.compression.engine import FloatArray, open_session, run
-from fogline_server.compression.examples import calibration_examples, noise_examples
+from fogline_server.compression.examples import (
+    calibration_examples,
+    calibration_labels,
+    noise_examples,
+    transfer_examples,
+)
+from fogline_server.compression.methods.base import Parent
 from fogline_server.compression.stamp import stamp
 from fogline_shared import tensors
 from fogline_shared.errors import Corrupt, FoglineError, InvalidInput
@@ -31,16 +37,53 @@ def export_onnx(recipe: Recipe, size: str, params: bytes, standardisation: Stand
 
     Raises Corrupt ``params_mismatch``, ``params_not_finite``, ``export_mismatch``; InvalidInput ``not_exportable``.
     """
-    model = load_model(recipe, size, params)
+    model = fused(load_model(recipe, size, params), standardisation, rank=len(recipe.input_shape))
     examples = calibration_examples(recipe)
     if examples is None:
         examples = noise_examples(recipe, standardisation)
-    model_bytes, expected = _trace(recipe, model, standardisation, examples)
-    got = run(open_session(model_bytes), examples)
-    difference = float(np.max(np.abs(got - expected)))
-    if difference > PARITY * max(1.0, float(np.max(np.abs(expected)))):
-        raise Corrupt("export_mismatch", f"the exported model differs from torch by {difference:.2g}", size=size)
+    model_bytes = export_module(
+        model, examples, input_name=recipe.input_name, output_name=OUTPUT_NAME, classes=len(recipe.classes)
+    )
     return stamp(model_bytes, recipe=recipe, variant=variant, output_name=OUTPUT_NAME, examples=examples)
+
+
+def export_module(
+    module: torch.nn.Module, examples: FloatArray, *, input_name: str, output_name: str, classes: int
+) -> bytes:
+    """The float32 ONNX file, without a manifest, of a module in evaluation mode that takes raw units.
+
+    It is traced with ``examples`` (n, *input_shape), for which torch and ONNX Runtime must agree. Raises Corrupt
+    ``params_not_finite``, ``export_mismatch``; InvalidInput ``not_exportable``.
+    """
+    model_bytes, expected = _trace(module, examples, input_name, output_name)
+    if expected.shape != (len(examples), classes):
+        message = f"the model gives {expected.shape[1:]} for {classes} classes"
+        raise InvalidInput("not_exportable", message, got=expected.shape)
+    if not np.isfinite(expected).all():
+        raise Corrupt("params_not_finite", "the model's logits are not finite")
+    difference = float(np.max(np.abs(run(open_session(model_bytes), examples) - expected)))
+    if difference > PARITY * max(1.0, float(np.max(np.abs(expected)))):
+        raise Corrupt("export_mismatch", f"the exported model differs from torch by {difference:.2g}")
+    return model_bytes
+
+
+def parent_of(
+    recipe: Recipe, size: str, params: bytes, standardisation: Standardisation, model: bytes, *, trains: bool
+) -> Parent:
+    """What a chain starts from: ``model`` is what :func:`export_onnx` made of the same arguments.
+
+    The transfer set, which may be large, is read only if the chain ``trains``. Raises InvalidInput ``invalid_dataset`` for a transfer set that is not what the recipe declares.
+    """
+    calibration = calibration_examples(recipe)
+    return Parent(
+        model=model,
+        module=fused(load_model(recipe, size, params), standardisation, rank=len(recipe.input_shape)),
+        examples=noise_examples(recipe, standardisation) if calibration is None else calibration,
+        calibration=calibration,
+        labels=calibration_labels(recipe),
+        transfer=transfer_examples(recipe) if trains else None,
+        augment=recipe.augment,
+    )
 
 
 def load_model(recipe: Recipe, size: str, params: bytes) -> torch.nn.Module:
@@ -55,45 +98,37 @@ def load_model(recipe: Recipe, size: str, params: bytes) -> torch.nn.Module:
 
 
 def _trace(
-    recipe: Recipe, model: torch.nn.Module, standardisation: Standardisation, examples: FloatArray
+    module: torch.nn.Module, examples: FloatArray, input_name: str, output_name: str
 ) -> tuple[bytes, FloatArray]:
     """The ONNX bytes and torch's own logits for ``examples``."""
     import torch
 
     buffer = io.BytesIO()
-    fused = _fused(model, standardisation, rank=len(recipe.input_shape))
     x = torch.from_numpy(examples)
     try:
         with torch.no_grad(), warnings.catch_warnings():
             # The tracing exporter is announced as legacy; it is 20 times faster and writes one plain file.
             warnings.simplefilter("ignore")
-            expected = fused(x).numpy()
+            expected: FloatArray = module(x).numpy()
             torch.onnx.export(
-                fused,
+                module,
                 (x,),
                 cast("Any", buffer),  # its annotation is narrower than what it takes
-                input_names=[recipe.input_name],
-                output_names=[OUTPUT_NAME],
-                dynamic_axes={recipe.input_name: {0: "batch"}, OUTPUT_NAME: {0: "batch"}},
+                input_names=[input_name],
+                output_names=[output_name],
+                dynamic_axes={input_name: {0: "batch"}, output_name: {0: "batch"}},
                 opset_version=OPSET,
                 dynamo=False,
             )
     except FoglineError:
         raise
     except Exception as error:  # a recipe's own modules: anything may happen
-        raise InvalidInput("not_exportable", f"recipe {recipe.name!r} does not export to ONNX: {error}") from error
-    if expected.shape != (len(examples), len(recipe.classes)):
-        raise InvalidInput(
-            "not_exportable",
-            f"the model gives {expected.shape[1:]} for {len(recipe.classes)} classes",
-            got=expected.shape,
-        )
-    if not np.isfinite(expected).all():
-        raise Corrupt("params_not_finite", "the model's logits are not finite")
+        raise InvalidInput("not_exportable", f"the model does not export to ONNX: {error}") from error
     return buffer.getvalue(), expected
 
 
-def _fused(model: torch.nn.Module, standardisation: Standardisation, *, rank: int) -> torch.nn.Module:
+def fused(model: torch.nn.Module, standardisation: Standardisation, *, rank: int) -> torch.nn.Module:
+    """A module, in evaluation mode, that takes raw units: it standardises axis 1 of an example's ``rank``, then asks ``model``."""
     import torch
 
     tail = (1,) * (rank - 1)

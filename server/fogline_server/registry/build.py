@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from fogline_server.compression.chain import Chain, Link
 from fogline_server.compression.evaluate import correct
-from fogline_server.compression.examples import calibration_examples
-from fogline_server.compression.export import OUTPUT_NAME, export_onnx
-from fogline_server.compression.methods.base import Float, load_method
+from fogline_server.compression.export import OUTPUT_NAME, export_onnx, parent_of
 from fogline_server.compression.stamp import stamp
 from fogline_server.db import events
 from fogline_server.db.base import utc_now
@@ -24,6 +23,8 @@ from fogline_shared.recipe import Recipe, Standardisation, check_data, load_reci
 
 # Role of a run → size of the model it trained and the variant its export is.
 _ROLES = {"teacher": ("teacher", TEACHER), CONTROL: ("student", STUDENT), DISTILLED: ("student", STUDENT)}
+
+INT8 = Chain(links=(Link(method="int8_static"),))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +43,10 @@ class Built:
     choice: Choice
 
 
-def build_artifacts(recipe: Recipe, sources: Mapping[str, Source]) -> Built:
-    """All variants from the runs' results by role. Pure but for the recipe's data.
+def build_artifacts(recipe: Recipe, sources: Mapping[str, Source], chains: Mapping[str, Chain] | None = None) -> Built:
+    """All variants from the runs' results by role, with those of ``chains`` by name. Pure but for the recipe's data.
 
-    Raises what :func:`~fogline_server.compression.export.export_onnx`, the int8 method and
+    Raises what :func:`~fogline_server.compression.export.export_onnx`, the chains and
     :func:`~fogline_shared.recipe.check_data` (of the holdout) raise.
     """
     exported = {}
@@ -53,16 +54,13 @@ def build_artifacts(recipe: Recipe, sources: Mapping[str, Source]) -> Built:
         size, variant = _ROLES[role]
         exported[role] = export_onnx(recipe, size, source.params, source.standardisation, variant)
     choice = _choose(recipe, exported)
-    student = exported[choice.chosen]
-    parent = Float(model=student, calibration=calibration_examples(recipe))
-    int8 = load_method("int8_static").compress(parent)
-    assert parent.calibration is not None  # the method has refused otherwise
-    artifacts = {
-        STUDENT: student,
-        STUDENT_INT8: stamp(
-            int8, recipe=recipe, variant=STUDENT_INT8, output_name=OUTPUT_NAME, examples=parent.calibration
-        ),
-    }
+    student, source = exported[choice.chosen], sources[choice.chosen]
+    parent = parent_of(recipe, "student", source.params, source.standardisation, student, trains=bool(chains))
+    artifacts = {STUDENT: student}
+    for name, chain in {STUDENT_INT8: INT8, **(chains or {})}.items():
+        artifacts[name] = stamp(
+            chain.compress(parent), recipe=recipe, variant=name, output_name=OUTPUT_NAME, examples=parent.examples
+        )
     if "teacher" in exported:
         artifacts[TEACHER] = exported["teacher"]
     return Built(artifacts=artifacts, choice=choice)
@@ -90,7 +88,8 @@ def quantize(ctx: JobContext) -> Outcome:
         )
         for role, run in runs.items()
     }
-    built = build_artifacts(load_recipe(spec.recipe), sources)
+    chains = {name: Chain.from_json(links) for name, links in spec.chains.items()}
+    built = build_artifacts(load_recipe(spec.recipe), sources, chains)
     ctx.lease.progress(1, 2, "storing the artifacts")
     stored = {name: ctx.blobs.put([data]) for name, data in built.artifacts.items()}
 

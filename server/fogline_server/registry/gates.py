@@ -26,16 +26,21 @@ class GateResult:
 
 
 def check(spec: ReleaseSpec, metrics: Mapping[str, Mapping[str, Any]]) -> Sequence[GateResult]:
-    """The gates of a release from its variants' metrics by name."""
-    limit = spec.max_accuracy_drop
-    parent, int8 = metrics[STUDENT]["accuracy"], metrics[STUDENT_INT8]["accuracy"]
-    if parent is not None and int8 is not None:
-        drop = round(parent - int8, 6)
-        reason = f"int8 has {int8:.1%} on the holdout, its float parent {parent:.1%}"
-        return [_at_most("int8_accuracy_drop", drop, limit, reason)]
-    differing = round(1 - metrics[STUDENT_INT8]["agreement"], 6)
-    reason = f"without a holdout: int8 labels {differing:.1%} of the examples differently from its float parent"
-    return [_at_most("int8_disagreement", differing, limit, reason)]
+    """The gates of a release from its variants' metrics by name: one for int8, one for each chain."""
+    named = {STUDENT_INT8: "int8", **dict.fromkeys(spec.chains, "variant")}
+    return [_loses_little(spec, metrics, variant, kind) for variant, kind in named.items()]
+
+
+def _loses_little(spec: ReleaseSpec, metrics: Mapping[str, Mapping[str, Any]], variant: str, kind: str) -> GateResult:
+    limit, called = spec.max_accuracy_drop, "int8" if kind == "int8" else variant
+    parent, ours = metrics[STUDENT]["accuracy"], metrics[variant]["accuracy"]
+    if parent is not None and ours is not None:
+        drop = round(parent - ours, 6)
+        reason = f"{called} has {ours:.1%} on the holdout, its float parent {parent:.1%}"
+        return _at_most(f"{kind}_accuracy_drop", drop, limit, reason)
+    differing = round(1 - metrics[variant]["agreement"], 6)
+    reason = f"without a holdout: {called} labels {differing:.1%} of the examples differently from its float parent"
+    return _at_most(f"{kind}_disagreement", differing, limit, reason)
 
 
 def _at_most(gate: str, observed: float, limit: float, reason: str) -> GateResult:

@@ -11,7 +11,7 @@ from fogline_server.compression.engine import manifest_of, open_session
 from fogline_server.compression.evaluate import agreement, as_metrics, cost, evaluate
 from fogline_server.compression.examples import calibration_examples
 from fogline_server.jobs.runner import JobContext, Outcome
-from fogline_server.registry.model import STUDENT, STUDENT_INT8
+from fogline_server.registry.model import STUDENT, TEACHER
 from fogline_server.registry.service import building_release, get_variant, variants_of
 from fogline_shared.errors import Corrupt
 from fogline_shared.recipe import Recipe, load_recipe
@@ -23,7 +23,7 @@ def evaluate_variant(ctx: JobContext) -> Outcome:
     with ctx.db.read() as session:
         recipe = load_recipe(building_release(session, release_id).recipe)
         digests = {v.name: v.digest for v in variants_of(session, release_id)}
-    parent = digests.get(STUDENT) if name == STUDENT_INT8 else None
+    parent = None if name in (STUDENT, TEACHER) else digests.get(STUDENT)
     metrics = measure(recipe, ctx.blobs, digests[name], parent=parent)
 
     def commit(session: Session) -> None:

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fogline_server.compression.chain import Chain
 from fogline_shared.errors import InvalidInput
 
 TEACHER = "teacher_fp32"
 STUDENT = "student_fp32"
 STUDENT_INT8 = "student_int8"
 VARIANTS = (TEACHER, STUDENT, STUDENT_INT8)
+MOST_CHAINS = 8
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
@@ -33,8 +35,9 @@ class ReleaseSpec:
     """What to build a release from. Raises InvalidInput ``invalid_name`` or ``invalid_release_spec``.
 
     ``student_run`` is the control, trained without a teacher; ``distilled_run`` the same student and budget with one, which
-    is released instead if it is better by more than chance. ``max_accuracy_drop``: share of the holdout that int8 may lose
-    against float.
+    is released instead if it is better by more than chance. ``max_accuracy_drop``: share of the holdout that int8 and
+    every chain may lose against float. ``chains``: further variants of the student, name → the methods that make it, as
+    :class:`~fogline_server.compression.chain.Chain` reads them; also raises what that raises.
     """
 
     name: str
@@ -44,9 +47,11 @@ class ReleaseSpec:
     distilled_run: str | None = None
     default_variant: str = STUDENT_INT8
     max_accuracy_drop: float = 0.02
+    chains: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name(self.name, what="release name", limit=80)
+        self._check_chains()
         if self.default_variant not in self.variants:
             listed = ", ".join(self.variants)
             raise InvalidInput(
@@ -55,10 +60,21 @@ class ReleaseSpec:
         if not 0 <= self.max_accuracy_drop <= 1:
             raise InvalidInput("invalid_release_spec", "max_accuracy_drop is a share between 0 and 1")
 
+    def _check_chains(self) -> None:
+        if len(self.chains) > MOST_CHAINS:
+            raise InvalidInput("invalid_release_spec", f"at most {MOST_CHAINS} chains, not {len(self.chains)}")
+        for name, links in self.chains.items():
+            check_name(name, what="variant name", limit=40)
+            if name in VARIANTS:
+                raise InvalidInput(
+                    "invalid_release_spec", f"every release has a variant {name!r}: name the chain otherwise"
+                )
+            Chain.from_json(links)
+
     @property
     def variants(self) -> tuple[str, ...]:
         """The forms this release will have; without a teacher's run there is no teacher."""
-        return VARIANTS if self.teacher_run else VARIANTS[1:]
+        return (*(VARIANTS if self.teacher_run else VARIANTS[1:]), *sorted(self.chains))
 
     @property
     def runs(self) -> Mapping[str, str]:

@@ -10,8 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 from fogline_client.inference.predictor import Predictor
 from fogline_recipes.heads import behead
 from fogline_recipes.personal import Personalisation, personalise, split
-from fogline_server.compression.methods.base import Float
-from fogline_server.compression.methods.int8_static import Int8Static
+from fogline_server.compression.chain import Chain
+from fogline_server.compression.methods.base import Parent
 from fogline_server.compression.stamp import write_manifest
 from fogline_shared.errors import Corrupt, InvalidInput
 from fogline_shared.manifest import KnownAnswer, Manifest
@@ -58,7 +58,8 @@ def released(*, head: bool = True) -> bytes:
 
 
 def int8(artifact: bytes) -> bytes:
-    return write_manifest(Int8Static().compress(Float(model=artifact, calibration=own().x)), MANIFEST)
+    parent = Parent(model=artifact, examples=own().x, calibration=own().x)
+    return write_manifest(Chain.parse("int8_static").compress(parent), MANIFEST)
 
 
 def own(n: int = 120, *, groups: int | None = 12) -> Dataset:

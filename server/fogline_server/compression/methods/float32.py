@@ -5,18 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fogline_server.compression.methods.base import Float
+from fogline_server.compression.methods.base import Candidate, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
 class Float32:
-    """Returns the parent."""
+    """Returns the candidate as the ONNX file it is."""
 
     buys: ClassVar[str] = "neither bytes nor latency"
+    takes: ClassVar[Stage] = Stage.ONNX
+    leaves: ClassVar[Stage] = Stage.ONNX
 
-    def compress(self, parent: Float) -> bytes:
-        """The parent itself."""
-        return parent.model
+    def apply(self, candidate: Candidate) -> Candidate:
+        """The same model, exported."""
+        return candidate.with_model(candidate.onnx())
 
 
 METHOD = Float32
