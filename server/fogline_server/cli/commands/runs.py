@@ -19,6 +19,7 @@ from fogline_server.cli.options import (
     EnsembleOptions,
     GateOptions,
     Limit,
+    LocalPrivacyOptions,
     PacingOptions,
     Plan,
     PrivacyOptions,
@@ -65,6 +66,7 @@ def start(
     option: StrategyOptions = None,
     plan: Plan = None,
     privacy: PrivacyOptions = None,
+    local_privacy: LocalPrivacyOptions = None,
     tag: Annotated[
         Texts, typer.Option(help="Only those that have it; may be repeated.", rich_help_panel=DEVICES)
     ] = None,
@@ -117,6 +119,7 @@ def start(
         "strategy_options": pairs(option, "--option"),
         "plan": pairs(plan, "--plan"),
         "privacy": pairs(privacy, "--privacy"),
+        "local_privacy": pairs(local_privacy, "--local-privacy"),
         "tags": tag or [],
         "exclude_tags": exclude_tag or [],
         "eligibility": pairs(condition, "--condition"),
