@@ -23,7 +23,7 @@ from typing import Self
 
 from parts import die_with_us
 from sqlalchemy import event
-from training_fleet import Agents, add_devices, create_run
+from training_fleet import Agents, add_devices, create_run, nan
 
 from fogline_client.training.memory import Memory
 from fogline_server.blobs.store import BlobStore
@@ -47,13 +47,17 @@ Tell = Callable[[list[str]], None]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run lives: what outlasts every process. ``lag``: of the first device, as :class:`Agents` have it."""
+    """Where a run lives: what outlasts every process. ``lag``: of the first device, as :class:`Agents` have it.
+
+    ``liar``: the device whose updates are NaN.
+    """
 
     database_url: str
     redis_url: str
     folder: str
     devices: int
     lag: int = 0
+    liar: int | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,8 @@ class Devices(Agents):
     def __init__(
         self, place: Place, db: Database, blobs: BlobStore, doorbell: Doorbell, *, mortal_gateway: bool
     ) -> None:
-        super().__init__(db, blobs, doorbell, place.devices, lag={0: place.lag})
+        tamper = {} if place.liar is None else {place.liar: nan}
+        super().__init__(db, blobs, doorbell, place.devices, lag={0: place.lag}, tamper=tamper)
         self._memories = [Memory(Path(place.folder) / f"memory-{index}") for index in range(place.devices)]
         self._recalled: set[int] = set()
         self._gateway_deaths = ("before", "after") if mortal_gateway else ()

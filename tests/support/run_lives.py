@@ -109,7 +109,11 @@ class World:
                 run.error,
             ),
             "rounds": [
-                (r.number, r.state, r.cohort, r.params_in, r.params_out, {**r.metrics, TIMED: None}) for r in rounds
+                (r.number, r.state, r.cohort, r.params_in, r.params_out, {**r.metrics, TIMED: None}, r.error)
+                for r in rounds
+            ],
+            "attempts": [
+                (r.number, tried["cohort"], tried["answered"], tried["code"]) for r in rounds for tried in r.attempts
             ],
             "updates": [
                 (t.round, t.kind, t.device_id, t.closed, u and u.step, u and (u.verdict, u.digest, u.duplicates))

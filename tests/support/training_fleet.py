@@ -33,6 +33,11 @@ FIRST_NODE = 101
 Tamper = Callable[[dict[str, object], dict[str, np.ndarray]], tuple[dict[str, object], dict[str, np.ndarray]]]
 
 
+def nan(metrics: dict[str, object], arrays: dict[str, np.ndarray]) -> tuple[dict[str, object], dict[str, np.ndarray]]:
+    """An update that admission refuses."""
+    return metrics, {name: np.full_like(array, np.nan) for name, array in arrays.items()}
+
+
 def device_id(index: int) -> str:
     return f"dev_{index}"
 

@@ -5,7 +5,6 @@ The first device answers two steps late, so a step takes what three rounds have 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,12 +27,6 @@ OPEN = "fogline_server.training.trainer.Trainer._cohort"
 TAKE = "fogline_server.training.asynchronous_grid.AsynchronousGatewayGrid._take"
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def nursery(redis_server: str) -> Iterator[Nursery]:
-    with Nursery(redis_server) as nursery:
-        yield nursery
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ that is, so that a transaction that no run here comes to is noticed.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +47,6 @@ APART = 13
 pytestmark = pytest.mark.slow
 # What is tested twice only where the databases differ: each of these is a matter of the trainer's steps, not of locks.
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-
-
-@pytest.fixture(scope="module")
-def nursery(redis_server: str) -> Iterator[Nursery]:
-    with Nursery(redis_server) as nursery:
-        yield nursery
 
 
 @pytest.fixture

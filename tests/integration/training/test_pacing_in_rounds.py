@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sqlalchemy import select
-from training_fleet import Agents, add_devices, create_run, device_id, engine
+from training_fleet import Agents, add_devices, create_run, device_id, engine, nan
 
 from fogline_server.blobs.store import BlobStore
 from fogline_server.db.base import utc_now
@@ -47,10 +47,6 @@ class Field:
 @pytest.fixture
 def field(sqlite_database: Database, blobs: BlobStore, doorbell: Doorbell) -> Field:
     return Field(sqlite_database, blobs, doorbell)
-
-
-def nan(metrics: dict, arrays: dict) -> tuple[dict, dict]:
-    return metrics, {name: np.full_like(array, np.nan) for name, array in arrays.items()}
 
 
 def test_a_round_closes_with_its_target_and_who_comes_after_is_late_and_never_counted(field: Field) -> None:
