@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -41,11 +41,24 @@ class Standing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TakenUpdate:
+    """An update that a step of an asynchronous run took, and how many steps before it the device had begun."""
+
+    device: str
+    staleness: int
+    verdict: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunPage:
-    """Newest updates first; devices by name. ``devices_total``: how many there are beside those shown."""
+    """Newest updates first; devices by name. ``devices_total``: how many there are beside those shown.
+
+    ``steps``: of an asynchronous run, what each took, by its number, the latest first; empty for other runs.
+    """
 
     now: datetime
     run: Run
+    steps: Mapping[int, Sequence[TakenUpdate]]
     updates: Sequence[UncountedUpdate]
     standings: Sequence[Standing]
     devices_total: int
@@ -60,6 +73,7 @@ def run_page(session: Session, run_id: str, *, now: datetime) -> RunPage:
     return RunPage(
         now=now,
         run=run,
+        steps=_steps(session, run_id),
         updates=_uncounted(session, run_id),
         standings=[
             Standing(device=device, why=why_not(session, device.id, run_id, now=now))
@@ -67,6 +81,23 @@ def run_page(session: Session, run_id: str, *, now: datetime) -> RunPage:
         ],
         devices_total=len(devices),
     )
+
+
+def _steps(session: Session, run_id: str) -> Mapping[int, Sequence[TakenUpdate]]:
+    rows = session.execute(
+        select(Device.name, Task.round, Update)
+        .join(Task, Task.id == Update.task_id)
+        .join(Device, Device.id == Task.device_id)
+        .where(Task.run_id == run_id, Update.step.is_not(None))
+        .order_by(Update.step.desc(), Update.received_at)
+        .limit(UPDATES_SHOWN)
+    )
+    steps: dict[int, list[TakenUpdate]] = {}
+    for name, version, update in rows:
+        assert update.step is not None, "the query asks for it"
+        taken = TakenUpdate(device=name, staleness=update.step - version, verdict=update.verdict)
+        steps.setdefault(update.step, []).append(taken)
+    return steps
 
 
 def _uncounted(session: Session, run_id: str) -> list[UncountedUpdate]:

@@ -40,14 +40,23 @@ class Level:
 
 def busy(session: Session, run_id: str, *, now: datetime) -> set[str]:
     """Ids of the devices that are at work on the run, or whose update waits: none is asked again, so each has one at most."""
-    rows = _tasks(run_id).where(or_(and_(_AT_WORK, Task.deadline > now), _WAITS))
-    return set(session.scalars(rows.with_only_columns(Task.device_id)))
+    return set(session.scalars(_tasks(run_id).where(_busy(now)).with_only_columns(Task.device_id)))
 
 
-def at_work(session: Session, run_id: str, device_id: str, *, now: datetime) -> int | None:
-    """The round whose task the device is at work on; None: it is not."""
-    mine = _tasks(run_id).where(Task.device_id == device_id, _AT_WORK, Task.deadline > now)
-    return session.scalars(mine.with_only_columns(Task.round).order_by(Task.round.desc()).limit(1)).one_or_none()
+@dataclass(frozen=True, kw_only=True)
+class Busy:
+    """A device that is not asked. ``round``: whose version it began from; ``waits``: its update is in the buffer."""
+
+    device_id: str
+    round: int
+    waits: bool
+
+
+def busy_devices(session: Session, run_id: str, *, now: datetime) -> Sequence[Busy]:
+    """The same with what keeps them busy, by device."""
+    rows = _tasks(run_id).where(_busy(now)).order_by(Task.device_id)
+    told = session.execute(rows.with_only_columns(Task.device_id, Task.round, Update.task_id)).tuples()
+    return [Busy(device_id=device, round=number, waits=update is not None) for device, number, update in told]
 
 
 def oldest(session: Session, run_id: str, *, default: int) -> int:
@@ -117,6 +126,10 @@ def mean_and_most(staleness: Mapping[int, int]) -> Mapping[str, float]:
     """A step's figures."""
     values = staleness.values()
     return {"staleness": sum(values) / len(values), "staleness_max": max(values)} if values else {}
+
+
+def _busy(now: datetime) -> ColumnElement[bool]:
+    return or_(and_(_AT_WORK, Task.deadline > now), _WAITS)
 
 
 def _tasks(run_id: str, *also: ColumnElement[bool]) -> Select[Task]:

@@ -10,7 +10,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fogline_server.devices import service as devices
-from fogline_server.training import attempts
+from fogline_server.training import attempts, buffer
+from fogline_server.training.buffer import Busy
 from fogline_server.training.checkpoint import wanted
 from fogline_server.training.service import get_run
 from fogline_server.training.spec import RunSpec
@@ -52,9 +53,17 @@ def why_not(session: Session, device_id: str, run_id: str, *, now: datetime) -> 
     reasons = [] if run.finished_at is None else [Reason("run_ended", f"is not asked: the run is {run.state}")]
     reasons += devices.ineligible_reasons(device, wanted(run, spec, number), now=now)
     taking_part = started is not None and device_id in started.cohort
+    busy = None
+    if spec.rule().asynchronous:
+        busy = next(
+            (each for each in buffer.busy_devices(session, run_id, now=now) if each.device_id == device_id), None
+        )
+        # It may have been asked many steps before, or have been taken already.
+        taking_part = busy is not None if number > 1 else taking_part
     notes = [
         *_standing(run, spec, started, taking_part=taking_part),
-        *([] if reasons else _prospects(session, run, spec, number, device_id, now=now)),
+        *([] if busy is None else _at_work(busy, latest)),
+        *([] if reasons or busy is not None else _prospects(session, run, spec, number, device_id, now=now)),
         *_said(session, device_id, run_id),
     ]
     return WhyNot(
@@ -82,6 +91,14 @@ def _standing(run: Run, spec: RunSpec, started: Round | None, *, taking_part: bo
     if tried > 1:
         last = ", the last: if it fails, so does the run" if tried == most else ""
         yield f"this is attempt {tried} of {most}{last}"
+
+
+def _at_work(busy: Busy, latest: Round | None) -> Iterator[str]:
+    behind = 0 if latest is None else latest.number - busy.round
+    began = f"it began with round {busy.round}" + (
+        f", {behind} {'step' if behind == 1 else 'steps'} ago" if behind else ""
+    )
+    yield f"it is at work: {began}" if not busy.waits else f"its update waits for a step to take it: {began}"
 
 
 def _waits(row: Round) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import httpx
@@ -13,7 +14,7 @@ from fogline_server.db import events
 from fogline_server.db.base import utc_now
 from fogline_server.devices.tables import Device
 from fogline_server.jobs.service import get_job
-from fogline_server.training.tables import Run
+from fogline_server.training.tables import Run, Update
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +81,11 @@ def test_a_runs_page_says_why_updates_and_devices_are_left_out(plant, page):
     with plant.db.transaction() as session:
         running = session.get_one(Run, plant.ids.run)
         running.spec = {**running.spec, "eligibility": {"consent": True}}
+        # As a step of an asynchronous run had taken it, two steps after its device began.
+        session.get_one(Update, f"{plant.ids.run}-1-train-1").step = 3
     log_in(page, plant)
     page.click(f"#runs >> text={plant.ids.run}")
+    expect(page.locator("#steps tbody tr")).to_have_text(re.compile(r"^\s*3\s*watch-\d+ 2 REFUSED\s*$"))
     refused = page.locator("#uncounted tbody tr")
     expect(refused).to_have_count(1)
     expect(refused).to_contain_text("REFUSED")

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
+from parts import eventually
+from simulation import simulate
 from training_fleet import Agents, add_devices, create_run, device_id, engine
 
 from fogline_server.blobs.store import BlobStore
+from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
 from fogline_server.jobs.doorbell import Doorbell
-from fogline_server.training import service
+from fogline_server.training import buffer, lifecycle, service
 from fogline_server.training.tables import Round, Run
 from fogline_shared import tensors
 from fogline_shared.codecs import base as codecs
 
 SLOW = 0
+# A matter of the trainer's steps, not of locks.
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 class Field:
@@ -65,6 +71,53 @@ def test_a_slow_device_holds_nobody_up_and_counts_by_its_age(field: Field) -> No
     check_steps(field, run.id, buffer_size=2)
 
 
+@on_sqlite
+def test_with_a_buffer_for_all_it_agrees_with_a_run_in_one_process_to_the_byte(field: Field) -> None:
+    spec = {"rounds": 3, "strategy_options": {"buffer_size": 3}, "seed": 3}
+    run = field.train(3, **spec)
+    assert run.params_digest == simulate(3, strategy="fedbuff", **spec)
+
+
+def test_paused_resumed_and_extended_it_goes_on_with_whoever_is_at_work(field: Field) -> None:
+    add_devices(field.db, 3)
+    options = {"buffer_size": 2}
+    run_id, job_id = create_run(field.db, strategy="fedbuff", strategy_options=options, rounds=3, min_devices=1)
+    with Agents(*field.parts, 3, lag={SLOW: 2}):
+        with field.db.transaction() as session:
+            lifecycle.extend_run(session, run_id, 1, now=utc_now())
+            lifecycle.pause_run(session, run_id, now=utc_now())
+        engine(*field.parts).execute(job_id)
+        with field.db.transaction() as session:
+            assert service.get_run(session, run_id).rounds_done == 0
+            resumed = lifecycle.resume_run(session, run_id, now=utc_now()).job_id
+        engine(*field.parts).execute(resumed)
+        with field.db.transaction() as session:
+            assert service.get_run(session, run_id).state == "SUCCEEDED"
+            extended = lifecycle.extend_run(session, run_id, 2, now=utc_now()).job_id
+        engine(*field.parts).execute(extended)
+    with field.db.read() as session:
+        run = service.get_run(session, run_id)
+    assert (run.state, run.rounds_done) == ("SUCCEEDED", 6)
+    check_steps(field, run_id, buffer_size=2)
+
+
+@on_sqlite
+def test_a_run_that_is_canceled_leaves_nobody_at_work(field: Field) -> None:
+    add_devices(field.db, 2)
+    run_id, job_id = create_run(field.db, strategy="fedbuff", rounds=3, min_devices=1)
+    work = threading.Thread(target=engine(*field.parts).execute, args=(job_id,))
+    with Agents(*field.parts, 2, lag={0: 9, 1: 9}):
+        work.start()
+        eventually(lambda: len(field.rounds(run_id)) == 2)
+        with field.db.transaction() as session:
+            lifecycle.cancel_run(session, run_id, now=utc_now())
+        work.join()
+    with field.db.read() as session:
+        assert service.get_run(session, run_id).state == "CANCELED"
+        assert buffer.busy(session, run_id, now=utc_now()) == set()
+    assert field.rounds(run_id)[1].state == "ABANDONED"
+
+
 def check_steps(field: Field, run_id: str, *, buffer_size: int) -> None:
     """Each step took as many as the buffer holds, each once, and made of them what the paper says."""
     versions = {row.number: row for row in field.rounds(run_id)}
@@ -97,6 +150,7 @@ def move(sent: np.ndarray, began: np.ndarray) -> np.ndarray:
     return codecs.load("int8", {}).decode(sent, began.size).reshape(began.shape)
 
 
+@on_sqlite
 def test_what_is_too_stale_is_late_with_a_code_and_no_step_counts_it(field: Field) -> None:
     options = {"buffer_size": 2, "max_staleness": 1}
     run = field.train(3, rounds=5, agents={"lag": {SLOW: 3}}, strategy_options=options)
@@ -108,6 +162,7 @@ def test_what_is_too_stale_is_late_with_a_code_and_no_step_counts_it(field: Fiel
     check_steps(field, run.id, buffer_size=2)
 
 
+@on_sqlite
 def test_encoded_updates_of_earlier_versions_are_decoded_and_counted(field: Field) -> None:
     options = {"buffer_size": 2}
     run = field.train(3, rounds=5, agents={"lag": {SLOW: 2}}, strategy_options=options, codec="int8")

@@ -174,7 +174,11 @@ class Rounds(Resource):
 
 
 class UpdateView(Resource):
-    """One device's reply to one task, and what became of it. ``verdict`` is null until its round closes."""
+    """One device's reply to one task, and what became of it. ``verdict`` is null until its round closes.
+
+    ``step``: in an asynchronous run, the round that took the update from the buffer; ``staleness``: how many steps before
+    it the device had begun. Both are null elsewhere, and until it is taken.
+    """
 
     task_id: str
     device_id: str
@@ -188,6 +192,8 @@ class UpdateView(Resource):
     duplicates: int
     metrics: dict[str, Any]
     received_at: datetime
+    step: int | None
+    staleness: int | None
 
 
 @router.get("")

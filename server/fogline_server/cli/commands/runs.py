@@ -244,6 +244,7 @@ def list_updates(
         ("kind", "kind"),
         ("device", "device_id"),
         ("verdict", "verdict"),
+        *((name, name) for name in ("step", "staleness") if any(item[name] is not None for item in items)),
         ("size", show.size("size")),
         ("code", "code"),
         ("reason", "reason"),
