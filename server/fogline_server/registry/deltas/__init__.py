@@ -1,0 +1,1 @@
+"""Deltas between artifacts: built when a release is sealed, offered to each device by what it holds."""
