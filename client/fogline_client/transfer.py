@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from fogline_shared.protocol import TaskReply
 
 # A transfer that brings nothing for this long is given up and resumed.
 _STALL_S = 30.0
+# And one that brings less than this for longer: whoever sends a byte now and then must not hold a device for ever.
+_SLOWEST_BYTES_PER_S = 500
 _CHUNK = 1 << 20
 
 
@@ -27,7 +30,7 @@ async def fetch(open_channel: grpc.aio.Channel, digest: str, size: int, target: 
     Without ``flush`` a power cut may leave a damaged ``target``, which the next call replaces; what is read once and
     thrown away need not wear the disk.
     Raises Corrupt ``digest_mismatch`` (the partial file is then discarded) or ``blob_too_long``, Exhausted ``disk_full``,
-    Unavailable ``transfer_stalled`` or ``transfer_cut``, and whatever the gateway answers.
+    Unavailable ``transfer_stalled``, ``transfer_too_slow`` or ``transfer_cut``, and whatever the gateway answers.
     """
     if target.exists() and await asyncio.to_thread(durable.digest_of, target) == digest:
         return
@@ -47,7 +50,7 @@ async def _receive(open_channel: grpc.aio.Channel, digest: str, size: int, part:
         if offset:
             sha = await asyncio.to_thread(_hash_of, part)
         if offset < size:
-            async for data in _chunks(open_channel, digest, offset):
+            async for data in _chunks(open_channel, digest, offset, size):
                 offset += len(data)
                 if offset > size:
                     break
@@ -70,21 +73,26 @@ def _hash_of(part: Path) -> hashlib._Hash:
         return hashlib.file_digest(file, "sha256")
 
 
-async def _chunks(open_channel: grpc.aio.Channel, digest: str, offset: int) -> AsyncIterator[memoryview]:
+async def _chunks(open_channel: grpc.aio.Channel, digest: str, offset: int, size: int) -> AsyncIterator[memoryview]:
     fetch_call = open_channel.unary_stream(
         f"/{bulk.EDGE}/Fetch",
         request_serializer=pb.FetchRequest.SerializeToString,
         response_deserializer=bulk.chunk_from_bytes,
     )
     call = fetch_call(pb.FetchRequest(digest=digest, offset=offset))
+    allowed_s = _STALL_S + (size - offset) / _SLOWEST_BYTES_PER_S
+    until = time.monotonic() + allowed_s
     try:
         while True:
             with channel.translated():
-                message = await asyncio.wait_for(call.read(), _STALL_S)
+                message = await asyncio.wait_for(call.read(), min(_STALL_S, until - time.monotonic()))
             if message is grpc.aio.EOF:
                 return
             yield message
     except TimeoutError as error:
+        if time.monotonic() >= until:
+            text = f"{size - offset} bytes did not come within {allowed_s:.0f} s"
+            raise Unavailable("transfer_too_slow", text) from error
         raise Unavailable("transfer_stalled", f"nothing arrived for {_STALL_S:.0f} s") from error
     finally:
         call.cancel()

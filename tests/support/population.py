@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -57,6 +57,9 @@ class Population:
     schedule: str
     key: str
     digest: str
+    # Root and targets that are trusted, and a root of strangers; the plant has the keys.
+    trusted: list[str] = field(default_factory=list)
+    strange_root: list[str] = field(default_factory=list)
 
 
 def populate(db: Database, blobs: BlobStore, ring: KeyRing) -> Population:

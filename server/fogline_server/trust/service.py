@@ -20,16 +20,25 @@ Facts = dict[str, Any]
 
 
 def import_documents(
-    session: Session, keys: OnlineKeys, documents: Sequence[bytes], *, now: datetime, actor: str
+    session: Session,
+    keys: OnlineKeys,
+    documents: Sequence[bytes],
+    *,
+    begin_anew: bool = False,
+    now: datetime,
+    actor: str,
 ) -> Facts:
     """Take root and targets that a ceremony has signed, then sign and list everything anew under them.
 
-    What is here already is passed over. Raises InvalidInput ``bad_trust_metadata``, ``trust_signature_invalid``,
+    What is here already is passed over. ``begin_anew`` forgets the root that is trusted: devices that began with it
+    install nothing more until they enrol again. Raises InvalidInput ``bad_trust_metadata``, ``trust_signature_invalid``,
     ``trust_expired``, ``online_key_unknown``; Conflict ``trust_version_gap``, ``trust_other_root``.
     """
     parsed = [(parse_document(data), data) for data in documents]
     taken = []
     store.lock(session)
+    if begin_anew:
+        store.forget_all(session)
     for document, data in sorted(parsed, key=lambda each: (each[0].signed.type, each[0].signed.version)):
         if document.signed.type == ROOT and _take_root(session, document, data, now=now):
             taken.append(f"{document.signed.version}.{ROOT}")
@@ -40,7 +49,7 @@ def import_documents(
     if taken:
         _check_whole(session, keys, root, now=now)
         publish.republish(session, keys, now=now)
-        events.record(session, "trust.imported", "trust", ROOT, actor=actor, documents=taken)
+        events.record(session, "trust.imported", "trust", ROOT, actor=actor, documents=taken, begin_anew=begin_anew)
     return {"imported": taken}
 
 

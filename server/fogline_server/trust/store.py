@@ -57,6 +57,11 @@ def prune(session: Session, role: str) -> None:
     )
 
 
+def forget_all(session: Session) -> None:
+    """Drop every version of every role."""
+    session.execute(delete(TrustMetadata))
+
+
 def document(session: Session, name: str) -> bytes:
     """Metadata by its name on the wire: ``timestamp.json``, ``root.json`` (newest) or ``<version>.<role>.json``.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from fogline_server.access.keys import Role
 from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
 from fogline_server.settings import Settings
+from fogline_server.trust.ceremony import Folder, Plan
+from fogline_server.trust.development import ensure_root, folder_of
+from fogline_server.trust.keys import OnlineKeys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +56,24 @@ class Plant:
                 assert str(response.status_code) in documented, f"{method} {route}: {response.status_code}"
 
 
+def strange_root(folder: Path) -> str:
+    """A root that is in order, and not the one that is trusted."""
+    online = {role: signer.public_key for role, signer in OnlineKeys(folder / "online").offered().items()}
+    Folder(folder).init(online, Plan(), passphrase=None, now=utc_now())
+    return Folder(folder).documents()[0].decode()
+
+
 def plant_over(db: Database, state_dir: Path, redis_url: str) -> Iterator[Plant]:
     app = admin_app(Settings(state_dir=state_dir, redis_url=redis_url), db)
     with serving(app) as url:
         ids = populate(db, app.state.services.blobs, app.state.key_ring)
+        keys_of_trust = app.state.services.online_keys
+        ensure_root(db, keys_of_trust, trust_dir=keys_of_trust.folder, allowed=True, now=utc_now())
+        ids = replace(
+            ids,
+            trusted=[data.decode() for data in Folder(folder_of(keys_of_trust.folder)).documents()],
+            strange_root=[strange_root(state_dir.parent / "strangers")],
+        )
         keys = {}
         with db.transaction() as session:
             for role in Role:

@@ -62,6 +62,8 @@ CONFLICT: dict[tuple[str, str], tuple[dict[str, Any], str]] = {
     ("POST", "/v1/rollouts/{rollout_id}:pause"): ({"path": {"rollout_id": "$draft"}}, "illegal_transition"),
     ("POST", "/v1/rollouts/{rollout_id}:resume"): ({}, "illegal_transition"),
     ("POST", "/v1/rollouts/{rollout_id}:rollback"): ({"path": {"rollout_id": "$draft"}}, "illegal_transition"),
+    ("POST", "/v1/trust:import"): ({"json": {"documents": "$strange_root"}}, "trust_other_root"),
+    ("POST", "/v1/trust:new-online-keys"): ({"repeated": True}, "idempotency_key_reused"),
     ("POST", "/v1/jobs"): (
         {"json": {"kind": "batch", "release": "unbuilt", "input": "a", "output": "b"}},
         "release_not_ready",
@@ -109,7 +111,7 @@ def test_401_without_a_key(sqlite_plant):
 def test_403_with_too_low_a_role(sqlite_plant):
     with sqlite_plant.client("viewer") as viewer, sqlite_plant.client("operator") as operator:
         for method, route, _ in documented(sqlite_plant, 403):
-            client = operator if route.startswith("/v1/api-keys") else viewer
+            client = operator if route.startswith(("/v1/api-keys", "/v1/trust")) else viewer
             expect(send(client, sqlite_plant, method, route, {"path": NAMES}), 403, "role_too_low")
 
 

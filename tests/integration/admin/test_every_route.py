@@ -142,6 +142,7 @@ def test_lower_roles_may_what_they_may(sqlite_plant):
             422,
             "path_not_allowed",
         ),
+        ("POST", "/v1/trust:import", {"json": {"documents": ["{}"]}}, 422, "bad_trust_metadata"),
         ("POST", "/v1/jobs/{job_id}:retry", {}, 409, "illegal_transition"),
         ("POST", "/v1/jobs/{job_id}:retry", {"path": {"job_id": "$failed_job"}}, 409, "retry_cannot_help"),
         ("POST", "/v1/jobs/{job_id}:cancel", {"path": {"job_id": "$failed_job"}}, 409, "illegal_transition"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import grpc
 import pytest
 
 from fogline_client import transfer
-from fogline_shared.errors import Corrupt
+from fogline_shared.errors import Corrupt, Unavailable
 from fogline_shared.proto import edge_pb2 as pb
 from fogline_shared.proto.edge_pb2_grpc import EdgeServicer, add_EdgeServicer_to_server
 
@@ -23,9 +24,15 @@ class Cloud(EdgeServicer):
     def __init__(self) -> None:
         self.data = DATA
         self.offsets: list[int] = []
+        # So many bytes come one by one.
+        self.trickle = 0
 
     async def Fetch(self, request: pb.FetchRequest, context) -> None:  # noqa: N802
         self.offsets.append(request.offset)
+        for start in range(request.offset, self.trickle):
+            await context.write(pb.Chunk(data=self.data[start : start + 1]))
+            await asyncio.sleep(0.02)
+            request.offset = start + 1
         for start in range(request.offset, len(self.data), 1 << 20):
             await context.write(pb.Chunk(data=self.data[start : start + (1 << 20)]))
 
@@ -78,3 +85,21 @@ async def test_other_bytes_than_promised_are_not_kept(cloud: Cloud, channel, tmp
     with pytest.raises(Corrupt, match="digest_mismatch"):
         await transfer.fetch(channel, DIGEST, len(DATA), tmp_path / "blob", flush=False)
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_download_that_trickles_is_given_up_and_resumed(
+    cloud: Cloud, channel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slow retrieval: each byte comes in time, the whole never would."""
+    monkeypatch.setattr(transfer, "_STALL_S", 0.3)
+    monkeypatch.setattr(transfer, "_SLOWEST_BYTES_PER_S", 1 << 40)
+    cloud.trickle = len(DATA)
+    with pytest.raises(Unavailable, match="transfer_too_slow"):
+        await transfer.fetch(channel, DIGEST, len(DATA), tmp_path / "blob")
+    arrived = (tmp_path / "blob.part").stat().st_size
+    assert 0 < arrived < len(DATA)
+    monkeypatch.setattr(transfer, "_SLOWEST_BYTES_PER_S", len(DATA) // 60)
+    cloud.trickle = arrived + 3  # slow, but for no longer than it may be
+    await transfer.fetch(channel, DIGEST, len(DATA), tmp_path / "blob")
+    assert (tmp_path / "blob").read_bytes() == DATA
+    assert cloud.offsets == [0, arrived]

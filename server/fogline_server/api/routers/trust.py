@@ -62,9 +62,13 @@ class TrustView(Resource):
 
 
 class Documents(schemas.Request):
-    """Root and targets as a ceremony has written them, each file's text."""
+    """Root and targets as a ceremony has written them, each file's text.
+
+    ``begin_anew``: forget the root that is trusted; every device must then enrol again.
+    """
 
     documents: Annotated[list[str], Field(min_length=1, max_length=64)]
+    begin_anew: bool = False
 
 
 class Imported(Resource):
@@ -84,7 +88,14 @@ def import_trust(services: Parts, who: Caller, body: Documents) -> Imported:
     """Take root and targets that a ceremony has signed; everything online is then signed anew under them."""
     documents = [text.encode() for text in body.documents]
     with services.db.transaction() as session:
-        facts = service.import_documents(session, services.online_keys, documents, now=utc_now(), actor=who.actor)
+        facts = service.import_documents(
+            session,
+            services.online_keys,
+            documents,
+            begin_anew=body.begin_anew,
+            now=utc_now(),
+            actor=who.actor,
+        )
         return Imported.model_validate(facts)
 
 

@@ -149,6 +149,10 @@ def import_documents(
     files: Annotated[
         list[Path], typer.Argument(exists=True, help="Signed documents, or a ceremony's metadata folder.")
     ],
+    *,
+    begin_anew: Annotated[
+        bool, typer.Option("--begin-anew", help="Forget the trusted root: every device must enrol again.")
+    ] = False,
 ) -> None:
     """Bring a ceremony's signed documents to the coordinator, which signs everything online anew under them."""
     from fogline_server.trust.ceremony import read
@@ -156,7 +160,9 @@ def import_documents(
     paths = [path for each in files for path in (sorted(each.glob("*.json")) if each.is_dir() else [each])]
     for path in paths:
         read(path)  # what is no document is told by its name
-    answer = api(context).post("/v1/trust:import", {"documents": [path.read_text() for path in paths]})
+    answer = api(context).post(
+        "/v1/trust:import", {"documents": [path.read_text() for path in paths], "begin_anew": begin_anew}
+    )
     show.note(f"imported: {', '.join(answer['imported']) or 'nothing new'}")
 
 
