@@ -55,9 +55,7 @@ ATTACKS = (
 OPTIONS: Mapping[str, Mapping[str, float]] = {
     "bulyan": {"num_malicious_nodes": 6},
     "fedadagrad": {"eta": 0.1},
-    "fedadam": {"eta": 0.03},
     "fedtrimmedavg": {"beta": 0.4},
-    "fedyogi": {"eta": 0.03},
     "krum": {"num_malicious_nodes": 12},
     "multikrum": {"num_malicious_nodes": 12, "num_nodes_to_select": 12},
     "scaffold": {"learning_rate": 0.4},

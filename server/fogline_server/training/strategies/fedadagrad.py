@@ -17,7 +17,7 @@ ADAPTIVE = True
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    eta: float = 0.01
+    eta: float = 0.03
     tau: float = 0.001
 
     def __post_init__(self) -> None:

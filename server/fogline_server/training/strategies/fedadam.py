@@ -17,7 +17,7 @@ ADAPTIVE = True
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    eta: float = 0.01
+    eta: float = 0.03
     beta_1: float = 0.9
     beta_2: float = 0.99
     tau: float = 0.001
