@@ -44,6 +44,20 @@ class Variant(Base):
     metrics: Mapped[dict[str, Any] | None]
 
 
+class Delta(Base):
+    """How to make one artifact of another; ``base_digest`` is all zeros where it is made of nothing, which is compression."""
+
+    __tablename__ = "deltas"
+
+    target_digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    base_digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    # The blob, whose size decides what a device is offered.
+    digest: Mapped[str] = mapped_column(String(64), index=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    target_size: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime]
+
+
 class Alias(Base):
     """A movable name on a release (champion, candidate)."""
 

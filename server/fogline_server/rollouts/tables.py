@@ -80,6 +80,8 @@ class Assignment(Base):
     # The last report taken: only a higher seq of the same boot follows.
     report_boot_id: Mapped[str] = mapped_column(String(60), default="")
     report_seq: Mapped[int] = mapped_column(BigInteger, default=0)
+    # Bytes of the artifact, or of deltas that lead to it, that were sent to the device.
+    wire_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 
