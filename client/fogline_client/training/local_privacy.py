@@ -20,8 +20,6 @@ from fogline_shared.errors import Conflict, Corrupt
 from fogline_shared.privacy.accountant import Releases, epsilon
 from fogline_shared.privacy.local import Local, Protected
 
-_BAD = "bad_privacy_ledger"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
@@ -39,14 +37,14 @@ class Ledger:
 
     def __init__(self, path: Path | None = None, budget: Budget | None = None) -> None:
         self._path, self._budget = path, budget or Budget()
-        kept = None if path is None else durable.read_json(path, code=_BAD)
+        kept = None if path is None else durable.read_json(path, code="bad_privacy_ledger")
         if kept is None:
             kept = {"secret": secrets.token_hex(32), "last": "", "rounds": {}}
         try:
             self._secret, self._last = bytes.fromhex(kept["secret"]), str(kept["last"])
             self._rounds = {float(noise): int(count) for noise, count in kept["rounds"].items()}
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise Corrupt(_BAD, f"{path} is no ledger: {error!r}") from error
+            raise Corrupt("bad_privacy_ledger", f"{path} is no ledger: {error!r}") from error
 
     def check(self, local: Local | None, *, what: str) -> None:
         """Before anything is worked out.
