@@ -81,7 +81,7 @@ class Assignment(Base):
     report_boot_id: Mapped[str] = mapped_column(String(60), default="")
     report_seq: Mapped[int] = mapped_column(BigInteger, default=0)
     # Bytes of the artifact, or of deltas that lead to it, that were sent to the device.
-    wire_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    wire_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 
