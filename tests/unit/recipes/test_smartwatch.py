@@ -39,7 +39,8 @@ def test_data_is_raw_windows_of_all_seven_activities() -> None:
 
 def test_models_have_the_promised_sizes_and_seeds_decide() -> None:
     recipe = Smartwatch()
-    count = {size: sum(p.numel() for p in recipe.model(size, seed=0).parameters()) for size in ("student", "teacher")}
+    count = {size: sum(p.numel() for p in recipe.model(size, seed=0).parameters()) for size in recipe.sizes}
+    assert count["light"] == pytest.approx(4_000, rel=0.1)
     assert count["student"] == pytest.approx(14_000, rel=0.05)
     assert count["teacher"] == pytest.approx(276_000, rel=0.05)
     a, b, c = (parameters.read(recipe.model("student", seed=seed)) for seed in (1, 1, 2))
