@@ -31,8 +31,8 @@ def import_documents(
     """Take root and targets that a ceremony has signed, then sign and list everything anew under them.
 
     What is here already is passed over. ``begin_anew`` forgets the root that is trusted: devices that began with it
-    install nothing more until they enrol again. Raises InvalidInput ``bad_trust_metadata``, ``trust_signature_invalid``,
-    ``trust_expired``, ``online_key_unknown``; Conflict ``trust_version_gap``, ``trust_other_root``.
+    install nothing more until they enrol again. Raises InvalidInput ``bad_trust_metadata``, ``trust_signatures_missing``,
+    ``trust_document_expired``, ``online_key_unknown``; Conflict ``trust_version_gap``, ``trust_other_root``.
     """
     parsed = [(parse_document(data), data) for data in documents]
     taken = []
@@ -118,7 +118,7 @@ def _take_root(session: Session, document: Metadata[Root], data: bytes, *, now: 
     result = document.signed.get_root_verification_result(previous, document.signed_bytes, document.signatures)
     if not result:
         missing = max(result.first.missing, result.second.missing)
-        raise InvalidInput("trust_signature_invalid", f"root {version} lacks {missing} signatures")
+        raise InvalidInput("trust_signatures_missing", f"root {version} lacks {missing} signatures")
     if not document.signed.consistent_snapshot:
         raise InvalidInput("bad_trust_metadata", "a root must ask for consistent snapshots")
     store.add(session, document, ROOT, data, now=now)
@@ -150,10 +150,10 @@ def _check_whole(session: Session, keys: OnlineKeys, root: Root, *, now: datetim
     try:
         root.verify_delegate(TARGETS, document.signed_bytes, document.signatures)
     except RepositoryError as error:
-        raise InvalidInput("trust_signature_invalid", f"the newest targets under the newest root: {error}") from error
+        raise InvalidInput("trust_signatures_missing", f"the newest targets under the newest root: {error}") from error
     for signed in (root, document.signed):
         if signed.expires <= now:
-            raise InvalidInput("trust_expired", f"{signed.type} {signed.version} ended {signed.expires}")
+            raise InvalidInput("trust_document_expired", f"{signed.type} {signed.version} ended {signed.expires}")
     assert document.signed.delegations is not None
     assert document.signed.delegations.roles is not None
     named = {RELEASE: document.signed.delegations.roles[RELEASE], **{r: root.roles[r] for r in (SNAPSHOT, TIMESTAMP)}}
