@@ -44,7 +44,7 @@ from fogline_shared import __version__
 from fogline_shared.backoff import full_jitter
 from fogline_shared.errors import Conflict, FoglineError
 from fogline_shared.longevity import settle
-from fogline_shared.protocol import DesiredState, Hello, Report, Scalar, TaskOffer
+from fogline_shared.protocol import INLINE_BYTES, DesiredState, Hello, Report, Scalar, TaskOffer
 from fogline_shared.states import AssignmentState
 
 log = structlog.get_logger()
@@ -200,6 +200,7 @@ class Agent:
             active_digest=self._personal.released_digest(),
             generation=self._updater.journal.ledger.settled,
             attributes=self._facts.told,
+            inline_bytes=INLINE_BYTES,
         )
 
     def _tell(self, desired: DesiredState, state: AssignmentState, code: str, message: str) -> None:

@@ -103,7 +103,7 @@ class Sync:
 
     async def upload(self, reply: TaskReply, blob: Path | None) -> bool:
         """:func:`transfer.upload` over the open connection; waits for one."""
-        return await transfer.upload(await self._connection(), reply, blob)
+        return await transfer.upload(await self._connection(), reply, blob, inline_bytes=self.pace.inline_bytes)
 
     async def _connection(self) -> grpc.aio.Channel:
         await self.online.wait()

@@ -7,6 +7,7 @@ the coordinator counts it once.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Protocol
 
 import structlog
 
+from fogline_client import durable
 from fogline_client.attributes import Facts
 from fogline_client.outbox import Outbox
 from fogline_shared.eligibility import Eligibility
@@ -131,7 +133,7 @@ class Tasks:
         conditions = Eligibility.parse(offer.eligibility_json)
         self._check(conditions, self._since_training_s(offer))
         blobs = {blob.record: self._p.blobs / blob.digest for blob in offer.blobs}
-        await asyncio.to_thread(self._prune, {path.name for path in blobs.values()})
+        here = await asyncio.to_thread(self._unpack, offer)
         for blob in offer.blobs:
             await self._fetch(blob.digest, blob.size)
         path, reply = await self._p.host.run(offer, blobs)
@@ -178,6 +180,15 @@ class Tasks:
                 await asyncio.sleep(wait_s)
 
     def _prune(self, needed: set[str]) -> None:
+    def _unpack(self, offer: TaskOffer) -> set[str]:
+        """Make room, and write the blobs that came with the offer; returns which those are."""
+        self._prune({blob.digest for blob in offer.blobs})
+        # What is not what it is called will be fetched.
+        good = {name: data for name, data in offer.contents.items() if hashlib.sha256(data).hexdigest() == name}
+        for digest, data in good.items():
+            durable.write(self._p.blobs / digest, data, flush=False)
+        return set(good)
+
         """Keep what this task reads (the teacher serves many rounds), also half downloaded; the rest is past rounds'."""
         self._p.blobs.mkdir(parents=True, exist_ok=True)
         for path in self._p.blobs.iterdir():

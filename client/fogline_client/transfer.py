@@ -113,8 +113,11 @@ async def metadata(open_channel: grpc.aio.Channel, name: str) -> bytes | None:
     return bytes(reply.data)
 
 
-async def upload(open_channel: grpc.aio.Channel, reply: TaskReply, blob: Path | None) -> bool:
-    """Hand over a reply; returns whether the coordinator had it already. Raises what the gateway answers."""
+async def upload(open_channel: grpc.aio.Channel, reply: TaskReply, blob: Path | None, *, inline_bytes: int = 0) -> bool:
+    """Hand over a reply; returns whether the coordinator had it already. Raises what the gateway answers.
+
+    A blob of up to ``inline_bytes`` goes with the header.
+    """
     timeout_s = 2 * _STALL_S + reply.size / 50_000
     upload_call = open_channel.stream_unary(
         f"/{bulk.EDGE}/Upload",
@@ -122,13 +125,14 @@ async def upload(open_channel: grpc.aio.Channel, reply: TaskReply, blob: Path | 
         response_deserializer=pb.UploadReceipt.FromString,
     )
     with channel.translated():
-        receipt = await upload_call(_messages(reply, blob), timeout=timeout_s)
+        receipt = await upload_call(_messages(reply, blob, inline_bytes), timeout=timeout_s)
     return bool(receipt.duplicate)
 
 
-async def _messages(reply: TaskReply, blob: Path | None) -> AsyncIterator[pb.UploadHeader | bytes]:
-    yield wire.reply_to_pb(reply)
-    if blob is None:
+async def _messages(reply: TaskReply, blob: Path | None, inline_bytes: int) -> AsyncIterator[pb.UploadHeader | bytes]:
+    inline = blob is not None and reply.size <= inline_bytes
+    yield wire.reply_to_pb(reply, blob.read_bytes() if blob is not None and inline else b"")
+    if blob is None or inline:
         return
     with blob.open("rb") as file:
         while data := file.read(_CHUNK):

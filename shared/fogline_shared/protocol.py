@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from fogline_shared.sketch import Sketch
 
 Scalar = str | int | float | bool
+# Blobs up to this size travel inside a message, in either direction: a call of their own would cost more than their bytes.
+INLINE_BYTES = 128 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hello:
-    """First frame of a sync stream: who is speaking, and what it already has."""
+    """First frame of a sync stream: who is speaking, what it already has, up to which size it takes blobs inside a message."""
 
     boot_id: str
     agent_version: str
@@ -21,6 +23,7 @@ class Hello:
     active_digest: str = ""
     generation: int = 0
     attributes: Mapping[str, Scalar] = field(default_factory=dict)
+    inline_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,17 @@ class DesiredState:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeltaStep:
+    """A blob that makes artifact ``target`` of artifact ``base``, or of nothing (``fogline_shared.delta``). Sizes in bytes."""
+
+    digest: str
+    size: int
+    base: str
+    target: str
+    target_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class BlobRef:
     """A blob a task reads, and the Flower record it fills (``arrays``, ``teacher``)."""
 
@@ -83,7 +97,8 @@ class BlobRef:
 class TaskOffer:
     """One Flower message for one device. ``records_json`` holds its non-array records.
 
-    ``eligibility_json``: what the run asks of the device; empty: nothing.
+    ``eligibility_json``: what the run asks of the device; empty: nothing. ``contents``: small blobs, by digest; the others are
+    to be fetched.
     """
 
     task_id: str
@@ -99,15 +114,20 @@ class TaskOffer:
     node_id: int
     max_reply_bytes: int
     eligibility_json: str = ""
+    contents: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """The coordinator dictates when devices come back, so that a restart is not a stampede. Seconds."""
+    """The coordinator dictates when devices come back, so that a restart is not a stampede. Seconds.
+
+    ``inline_bytes``: up to which size it takes a reply in the header of its upload.
+    """
 
     reconnect_min_s: float
     reconnect_max_s: float
     telemetry_every_s: float
+    inline_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

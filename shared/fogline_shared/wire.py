@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fogline_shared.checks import is_digest
 from fogline_shared.errors import InvalidInput
 from fogline_shared.proto import edge_pb2 as pb
 from fogline_shared.protocol import (
@@ -17,6 +18,7 @@ from fogline_shared.protocol import (
     BlobRef,
     Certificate,
     CloudFrame,
+    DeltaStep,
     DesiredState,
     DeviceFrame,
     Hello,
@@ -72,6 +74,7 @@ def device_frame_to_pb(frame: DeviceFrame) -> pb.DeviceFrame:
                     active_digest=frame.active_digest,
                     generation=frame.generation,
                     attributes=_attributes_to_pb(frame.attributes),
+                    inline_bytes=frame.inline_bytes,
                 )
             )
         case Report():
@@ -135,6 +138,7 @@ def _hello_from_pb(h: pb.Hello) -> Hello:
         active_digest=h.active_digest,
         generation=h.generation,
         attributes=_attributes_from_pb(h.attributes),
+        inline_bytes=h.inline_bytes,
     )
 
 
@@ -199,6 +203,7 @@ def cloud_frame_to_pb(frame: CloudFrame) -> pb.CloudFrame:
                     reconnect_min_s=frame.reconnect_min_s,
                     reconnect_max_s=frame.reconnect_max_s,
                     telemetry_every_s=frame.telemetry_every_s,
+                    inline_bytes=frame.inline_bytes,
                 )
             )
         case Ack():
@@ -213,7 +218,10 @@ def _task_to_pb(task: TaskOffer) -> pb.TaskOffer:
         kind=task.kind,
         recipe=task.recipe,
         records_json=task.records_json,
-        blobs=[pb.BlobRef(record=b.record, digest=b.digest, size=b.size) for b in task.blobs],
+        blobs=[
+            pb.BlobRef(record=b.record, digest=b.digest, size=b.size, data=task.contents.get(b.digest, b""))
+            for b in task.blobs
+        ],
         deadline_unix_s=task.deadline,
         group_id=task.group_id,
         message_type=task.message_type,
@@ -254,6 +262,7 @@ def cloud_frame_from_pb(message: pb.CloudFrame) -> CloudFrame:
                 node_id=t.node_id,
                 max_reply_bytes=t.max_reply_bytes,
                 eligibility_json=t.eligibility_json,
+                contents={b.digest: b.data for b in t.blobs if b.data},
             )
         case "pace":
             p = message.pace
@@ -261,11 +270,45 @@ def cloud_frame_from_pb(message: pb.CloudFrame) -> CloudFrame:
                 reconnect_min_s=p.reconnect_min_s,
                 reconnect_max_s=p.reconnect_max_s,
                 telemetry_every_s=p.telemetry_every_s,
+                inline_bytes=p.inline_bytes,
             )
         case "ack":
             return Ack(seq=message.ack.seq)
         case other:
             raise InvalidInput("malformed_frame", f"unknown cloud frame {other!r}")
+
+
+def deltas_to_pb(steps: Sequence[DeltaStep]) -> pb.DeltasReply:
+    """Encode how an artifact is made."""
+    return pb.DeltasReply(
+        steps=[
+            pb.DeltaStep(
+                digest=step.digest,
+                size=step.size,
+                base_digest=step.base,
+                target_digest=step.target,
+                target_size=step.target_size,
+            )
+            for step in steps
+        ]
+    )
+
+
+def deltas_from_pb(message: pb.DeltasReply) -> list[DeltaStep]:
+    """Decode how an artifact is made. Digests become names of files: others than digests are a malformed frame."""
+    steps = [
+        DeltaStep(
+            digest=step.digest,
+            size=step.size,
+            base=step.base_digest,
+            target=step.target_digest,
+            target_size=step.target_size,
+        )
+        for step in message.steps
+    ]
+    if not all(is_digest(text) for step in steps for text in (step.digest, step.base, step.target)):
+        raise InvalidInput("malformed_frame", "a delta is named by digests")
+    return steps
 
 
 def certificate_to_pb(certificate: Certificate) -> pb.Certificate:
@@ -290,8 +333,8 @@ def certificate_from_pb(message: pb.Certificate) -> Certificate:
     )
 
 
-def reply_to_pb(reply: TaskReply) -> pb.UploadHeader:
-    """Encode the header of an upload."""
+def reply_to_pb(reply: TaskReply, data: bytes = b"") -> pb.UploadHeader:
+    """Encode the header of an upload, with the whole blob as ``data`` if that is small."""
     return pb.UploadHeader(
         task_id=reply.task_id,
         digest=reply.digest,
@@ -299,6 +342,7 @@ def reply_to_pb(reply: TaskReply) -> pb.UploadHeader:
         records_json=reply.records_json,
         error_code=reply.error_code,
         error_message=reply.error_message,
+        data=data,
     )
 
 
@@ -306,7 +350,7 @@ def reply_from_pb(header: pb.UploadHeader) -> TaskReply:
     """Decode and validate the header of an upload."""
     if not header.task_id:
         raise InvalidInput("malformed_frame", "an upload names its task")
-    if header.digest and (len(header.digest) != 64 or not set(header.digest) <= set("0123456789abcdef")):
+    if header.digest and not is_digest(header.digest):
         raise InvalidInput("malformed_frame", "a digest is 64 lower-case hexadecimal digits")
     return TaskReply(
         task_id=header.task_id,

@@ -104,8 +104,10 @@ class RawDevice:
                     break
         return got
 
-    async def upload(self, task_id: str, chunks: Iterable[bytes] = (), **header) -> pb.UploadReceipt:
-        """One Upload call; header fields not given describe the chunks truthfully."""
+    async def upload(
+        self, task_id: str, chunks: Iterable[bytes] = (), *, inline: bool = False, **header
+    ) -> pb.UploadReceipt:
+        """One Upload call; header fields not given describe the chunks truthfully. ``inline``: these go with the header."""
         chunks = list(chunks)
         data = b"".join(chunks)
         fields = {
@@ -117,8 +119,8 @@ class RawDevice:
         }
 
         async def messages() -> AsyncIterator[pb.UploadMessage]:
-            yield pb.UploadMessage(header=reply_to_pb(TaskReply(**fields)))
-            for chunk in chunks:
+            yield pb.UploadMessage(header=reply_to_pb(TaskReply(**fields), data if inline else b""))
+            for chunk in () if inline else chunks:
                 yield pb.UploadMessage(data=chunk)
 
         async with self.edge() as stub:

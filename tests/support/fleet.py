@@ -189,7 +189,7 @@ class Fleet:
     def wanted(self, device: SimDevice) -> desired.DesiredState | None:
         """What the device is told."""
         with self.db.read() as session:
-            return desired.desired_for(session, device.id)
+            return desired.desired_of(session, [device.id]).get(device.id)
 
     def _follow(self, device: SimDevice) -> None:
         wanted = self.wanted(device)

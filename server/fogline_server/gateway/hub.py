@@ -7,21 +7,22 @@ the whole fleet. Leases are extended for everybody at once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
 from itertools import islice
 
 import structlog
 from sqlalchemy.orm import Session
 
+from fogline_server.blobs.store import BlobStore
 from fogline_server.db.base import utc_now
 from fogline_server.devices import service as devices
-from fogline_server.gateway.news import Heads, News, heads, news_for
+from fogline_server.gateway.news import Heads, News, heads, news_of, with_contents
 from fogline_server.gateway.parts import Parts
 from fogline_server.gateway.status import as_known
 from fogline_server.jobs.doorbell import DEVICES
 from fogline_shared.errors import Conflict, ErrorKind, FoglineError, Unavailable
-from fogline_shared.protocol import CloudFrame, DesiredState, Hello
+from fogline_shared.protocol import INLINE_BYTES, CloudFrame, DesiredState, Hello
 
 _QUEUE = 64
 _BATCH = 500
@@ -36,6 +37,7 @@ class Connection:
     def __init__(self, device_id: str, greeting: Hello) -> None:
         self.device_id = device_id
         self.boot_id = greeting.boot_id
+        self.inline_bytes = greeting.inline_bytes
         self.outgoing: asyncio.Queue[CloudFrame] = asyncio.Queue(_QUEUE)
         # Fails when the coordinator ends the stream.
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -145,9 +147,10 @@ class Hub:
             self._dirty -= batch
             self.mark(())
             # Should this fail, the poll finds the devices behind.
-            for device_id, news in (
-                await self._parts.read(partial(_look_up, batch & self._connections.keys()))
-            ).items():
+            limits = {
+                device_id: self._connections[device_id].inline_bytes for device_id in batch & self._connections.keys()
+            }
+            for device_id, news in (await self._parts.read(partial(_look_up, self._parts.blobs, limits))).items():
                 if connection := self._connections.get(device_id):
                     connection.take(news)
 
@@ -160,9 +163,13 @@ class Hub:
                 await self._parts.write(partial(_touch, batch, lease_s))
 
 
-def _look_up(device_ids: Collection[str], session: Session) -> dict[str, News]:
-    now = utc_now()
-    return {device_id: news_for(session, device_id, now=now) for device_id in device_ids}
+def _look_up(blobs: BlobStore, limits: Mapping[str, int], session: Session) -> dict[str, News]:
+    """``limits``: up to which size a device takes a blob inside a message, by device."""
+    read: dict[str, bytes] = {}
+    return {
+        device_id: with_contents(news, blobs, read, limit=min(limits[device_id], INLINE_BYTES))
+        for device_id, news in news_of(session, limits, now=utc_now()).items()
+    }
 
 
 def _touch(device_ids: Collection[str], lease_s: float, session: Session) -> None:

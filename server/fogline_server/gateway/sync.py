@@ -20,7 +20,7 @@ from fogline_server.rollouts import reports
 from fogline_server.telemetry import ingest
 from fogline_shared.errors import ErrorKind, InvalidInput
 from fogline_shared.proto import edge_pb2 as pb
-from fogline_shared.protocol import Ack, DeviceFrame, Hello, Pace, Report, TelemetryWindow
+from fogline_shared.protocol import INLINE_BYTES, Ack, DeviceFrame, Hello, Pace, Report, TelemetryWindow
 from fogline_shared.wire import cloud_frame_to_pb, device_frame_from_pb
 
 # A frame refused for one of these reasons will be refused whenever it is sent again.
@@ -68,6 +68,7 @@ class SyncStream:
             reconnect_min_s=0.2,
             reconnect_max_s=max(2.0, len(self._hub) / _RECONNECT_RATE),
             telemetry_every_s=self._parts.options.telemetry_every_s,
+            inline_bytes=INLINE_BYTES,
         )
 
     async def _converse(self, connection: Connection, frames: AsyncIterator[pb.DeviceFrame], context: Any) -> None:

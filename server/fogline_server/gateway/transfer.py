@@ -23,7 +23,7 @@ from fogline_server.training import offers
 from fogline_server.trust import store
 from fogline_shared.errors import Exhausted, FoglineError, InvalidInput, NotFound, Unavailable
 from fogline_shared.proto import edge_pb2 as pb
-from fogline_shared.protocol import TaskReply
+from fogline_shared.protocol import INLINE_BYTES, TaskReply
 from fogline_shared.wire import reply_from_pb
 
 CHUNK = 1 << 20
@@ -72,20 +72,27 @@ class Transfer:
             raise
 
     async def _upload(self, device_id: str, messages: AsyncIterator[UploadPart]) -> pb.UploadReceipt:
-        reply = await self._header(messages)
-        task = await self._parts.read(partial(_task, device_id, reply.task_id))
-        if reply.size > task.max_reply_bytes:
-            raise Exhausted(
-                "reply_too_large",
-                f"{reply.size} bytes where {task.max_reply_bytes} are allowed",
-                limit=task.max_reply_bytes,
-            )
+        header = await self._header(messages)
+        reply = reply_from_pb(header)
+        if header.data:
+            duplicate = await asyncio.to_thread(self._take, device_id, reply, header.data)
+            return pb.UploadReceipt(duplicate=duplicate, status="ACCEPTED")
+        task = await self._parts.read(partial(_task, device_id, reply))
         receive = partial(self._receive, device_id, task.run_id, reply)
         if reply.digest:
             duplicate = await self._store(messages, partial(self._keep, reply, task.max_reply_bytes, receive))
         else:
             duplicate = await asyncio.to_thread(receive)
         return pb.UploadReceipt(duplicate=duplicate, status="ACCEPTED")
+
+    def _take(self, device_id: str, reply: TaskReply, data: bytes) -> bool:
+        """A reply whose blob came with its header, in one visit to a thread."""
+        if not reply.digest or len(data) > INLINE_BYTES:
+            raise InvalidInput("malformed_frame", f"a header has the data of its digest, at most {INLINE_BYTES} bytes")
+        with self._parts.db.read() as session:
+            task = _task(device_id, reply, session)
+        receive = partial(self._receive, device_id, task.run_id, reply)
+        return self._keep(reply, task.max_reply_bytes, receive, iter((memoryview(data),)))
 
     def _keep(self, reply: TaskReply, limit: int, receive: Callable[[], bool], feed: Iterator[memoryview]) -> bool:
         """Write the blob, then the reply, in one visit to a thread."""
@@ -114,12 +121,12 @@ class Transfer:
         """Let no more uploads begin and wait for the ones being written."""
         self._writers.shutdown(wait=True, cancel_futures=True)
 
-    async def _header(self, messages: AsyncIterator[UploadPart]) -> TaskReply:
+    async def _header(self, messages: AsyncIterator[UploadPart]) -> pb.UploadHeader:
         async with asyncio.timeout(self._parts.options.idle_s):
             first = await anext(messages, None)
         if not isinstance(first, pb.UploadHeader):
             raise InvalidInput("malformed_frame", "an upload begins with its header")
-        return reply_from_pb(first)
+        return first
 
     async def _store(self, messages: AsyncIterator[UploadPart], keep: Callable[[_Feed], bool]) -> bool:
         """What ``keep`` returns, which is given the data in a thread."""
@@ -204,6 +211,11 @@ def _may_read(device_id: str, digest: str, session: Session) -> None:
         raise NotFound("blob_not_found", f"no blob {digest[:80]!r} for this device")
 
 
-def _task(device_id: str, task_id: str, session: Session) -> offers.UploadTask:
+def _task(device_id: str, reply: TaskReply, session: Session) -> offers.UploadTask:
+    """What the reply is to; raises Exhausted ``reply_too_large`` beside what :func:`offers.task_for_upload` does."""
     require_admitted(session, device_id)
-    return offers.task_for_upload(session, device_id, task_id)
+    task = offers.task_for_upload(session, device_id, reply.task_id)
+    if reply.size > task.max_reply_bytes:
+        message = f"{reply.size} bytes where {task.max_reply_bytes} are allowed"
+        raise Exhausted("reply_too_large", message, limit=task.max_reply_bytes)
+    return task

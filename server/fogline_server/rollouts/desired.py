@@ -6,10 +6,11 @@ higher generation; devices know no other way.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from fogline_server.devices.tables import Device
@@ -32,11 +33,13 @@ NO_MODEL = Target()
 _LARGEST_GENERATION = 2**62
 
 
-def desired_for(session: Session, device_id: str) -> DesiredState | None:
-    """What to tell the device; None when nothing was ever rolled out to it."""
-    row = session.get(Desired, device_id)
-    if row is None:
-        return None
+def desired_of(session: Session, device_ids: Collection[str]) -> dict[str, DesiredState]:
+    """What to tell the devices; without those to which nothing was ever rolled out."""
+    rows = session.scalars(select(Desired).where(Desired.device_id.in_(device_ids)))
+    return {row.device_id: _told(row) for row in rows}
+
+
+def _told(row: Desired) -> DesiredState:
     return DesiredState(
         generation=row.generation,
         artifact_digest=row.artifact_digest,

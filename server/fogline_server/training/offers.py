@@ -6,7 +6,7 @@ The caller owns the transaction and rings ``RUN + run_id`` after :func:`receive`
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -33,15 +33,23 @@ class UploadTask:
 
 def open_tasks(session: Session, device_id: str, *, now: datetime) -> list[TaskOffer]:
     """What the device should work on, oldest first. An unanswered task is offered again at each sync."""
+    return open_tasks_of(session, (device_id,), now=now).get(device_id, [])
+
+
+def open_tasks_of(session: Session, device_ids: Collection[str], *, now: datetime) -> dict[str, list[TaskOffer]]:
+    """The same for many devices, by device; those without a task are left out."""
     statement = (
         select(Task, Run.spec)
         .join(Run, Run.id == Task.run_id)
-        .where(Task.device_id == device_id, Task.closed.is_(False), Task.deadline > now)
+        .where(Task.device_id.in_(device_ids), Task.closed.is_(False), Task.deadline > now)
         # A round that was open when its run was paused is finished.
         .where(Run.state.in_((RunState.RUNNING, RunState.PAUSED)))
         .order_by(Task.created_at, Task.id)
     )
-    return [_offer(task, spec) for task, spec in session.execute(statement)]
+    tasks: dict[str, list[TaskOffer]] = {}
+    for task, spec in session.execute(statement):
+        tasks.setdefault(task.device_id, []).append(_offer(task, spec))
+    return tasks
 
 
 def _offer(task: Task, spec: Mapping[str, Any]) -> TaskOffer:
@@ -86,7 +94,8 @@ def receive(session: Session, device_id: str, reply: TaskReply, *, now: datetime
     """
     # The row lock orders this against the trainer closing the round: a reply is in before, or late after.
     task = _locked_task_of(session, device_id, reply.task_id)
-    known = session.get(Update, reply.task_id)
+    # An answer closes its task: there is none to an open one.
+    known = session.get(Update, reply.task_id) if task.closed else None
     if known is not None:
         known.duplicates += 1
         return True

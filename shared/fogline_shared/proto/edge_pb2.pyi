@@ -63,7 +63,7 @@ class CloudFrame(_message.Message):
     def __init__(self, desired: _Optional[_Union[DesiredState, _Mapping]] = ..., task: _Optional[_Union[TaskOffer, _Mapping]] = ..., pace: _Optional[_Union[Pace, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("boot_id", "agent_version", "recipes", "running_tasks", "active_digest", "generation", "attributes")
+    __slots__ = ("boot_id", "agent_version", "recipes", "running_tasks", "active_digest", "generation", "attributes", "inline_bytes")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     RECIPES_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +71,7 @@ class Hello(_message.Message):
     ACTIVE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    INLINE_BYTES_FIELD_NUMBER: _ClassVar[int]
     boot_id: str
     agent_version: str
     recipes: _containers.RepeatedScalarFieldContainer[str]
@@ -78,7 +79,8 @@ class Hello(_message.Message):
     active_digest: str
     generation: int
     attributes: Attributes
-    def __init__(self, boot_id: _Optional[str] = ..., agent_version: _Optional[str] = ..., recipes: _Optional[_Iterable[str]] = ..., running_tasks: _Optional[_Iterable[str]] = ..., active_digest: _Optional[str] = ..., generation: _Optional[int] = ..., attributes: _Optional[_Union[Attributes, _Mapping]] = ...) -> None: ...
+    inline_bytes: int
+    def __init__(self, boot_id: _Optional[str] = ..., agent_version: _Optional[str] = ..., recipes: _Optional[_Iterable[str]] = ..., running_tasks: _Optional[_Iterable[str]] = ..., active_digest: _Optional[str] = ..., generation: _Optional[int] = ..., attributes: _Optional[_Union[Attributes, _Mapping]] = ..., inline_bytes: _Optional[int] = ...) -> None: ...
 
 class Attributes(_message.Message):
     __slots__ = ("json",)
@@ -195,24 +197,28 @@ class TaskOffer(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., run_id: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[str] = ..., recipe: _Optional[str] = ..., records_json: _Optional[str] = ..., blobs: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ..., deadline_unix_s: _Optional[float] = ..., group_id: _Optional[str] = ..., message_type: _Optional[str] = ..., node_id: _Optional[int] = ..., max_reply_bytes: _Optional[int] = ..., eligibility_json: _Optional[str] = ...) -> None: ...
 
 class BlobRef(_message.Message):
-    __slots__ = ("record", "digest", "size")
+    __slots__ = ("record", "digest", "size", "data")
     RECORD_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
     record: str
     digest: str
     size: int
-    def __init__(self, record: _Optional[str] = ..., digest: _Optional[str] = ..., size: _Optional[int] = ...) -> None: ...
+    data: bytes
+    def __init__(self, record: _Optional[str] = ..., digest: _Optional[str] = ..., size: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Pace(_message.Message):
-    __slots__ = ("reconnect_min_s", "reconnect_max_s", "telemetry_every_s")
+    __slots__ = ("reconnect_min_s", "reconnect_max_s", "telemetry_every_s", "inline_bytes")
     RECONNECT_MIN_S_FIELD_NUMBER: _ClassVar[int]
     RECONNECT_MAX_S_FIELD_NUMBER: _ClassVar[int]
     TELEMETRY_EVERY_S_FIELD_NUMBER: _ClassVar[int]
+    INLINE_BYTES_FIELD_NUMBER: _ClassVar[int]
     reconnect_min_s: float
     reconnect_max_s: float
     telemetry_every_s: float
-    def __init__(self, reconnect_min_s: _Optional[float] = ..., reconnect_max_s: _Optional[float] = ..., telemetry_every_s: _Optional[float] = ...) -> None: ...
+    inline_bytes: int
+    def __init__(self, reconnect_min_s: _Optional[float] = ..., reconnect_max_s: _Optional[float] = ..., telemetry_every_s: _Optional[float] = ..., inline_bytes: _Optional[int] = ...) -> None: ...
 
 class Ack(_message.Message):
     __slots__ = ("seq",)
@@ -233,6 +239,36 @@ class Chunk(_message.Message):
     DATA_FIELD_NUMBER: _ClassVar[int]
     data: bytes
     def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
+class DeltasRequest(_message.Message):
+    __slots__ = ("target_digest", "held", "version")
+    TARGET_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    target_digest: str
+    held: _containers.RepeatedScalarFieldContainer[str]
+    version: int
+    def __init__(self, target_digest: _Optional[str] = ..., held: _Optional[_Iterable[str]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class DeltasReply(_message.Message):
+    __slots__ = ("steps",)
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    steps: _containers.RepeatedCompositeFieldContainer[DeltaStep]
+    def __init__(self, steps: _Optional[_Iterable[_Union[DeltaStep, _Mapping]]] = ...) -> None: ...
+
+class DeltaStep(_message.Message):
+    __slots__ = ("digest", "size", "base_digest", "target_digest", "target_size")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    TARGET_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    TARGET_SIZE_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    size: int
+    base_digest: str
+    target_digest: str
+    target_size: int
+    def __init__(self, digest: _Optional[str] = ..., size: _Optional[int] = ..., base_digest: _Optional[str] = ..., target_digest: _Optional[str] = ..., target_size: _Optional[int] = ...) -> None: ...
 
 class MetadataRequest(_message.Message):
     __slots__ = ("name",)
@@ -255,20 +291,22 @@ class UploadMessage(_message.Message):
     def __init__(self, header: _Optional[_Union[UploadHeader, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class UploadHeader(_message.Message):
-    __slots__ = ("task_id", "digest", "size", "records_json", "error_code", "error_message")
+    __slots__ = ("task_id", "digest", "size", "records_json", "error_code", "error_message", "data")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     RECORDS_JSON_FIELD_NUMBER: _ClassVar[int]
     ERROR_CODE_FIELD_NUMBER: _ClassVar[int]
     ERROR_MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     digest: str
     size: int
     records_json: str
     error_code: str
     error_message: str
-    def __init__(self, task_id: _Optional[str] = ..., digest: _Optional[str] = ..., size: _Optional[int] = ..., records_json: _Optional[str] = ..., error_code: _Optional[str] = ..., error_message: _Optional[str] = ...) -> None: ...
+    data: bytes
+    def __init__(self, task_id: _Optional[str] = ..., digest: _Optional[str] = ..., size: _Optional[int] = ..., records_json: _Optional[str] = ..., error_code: _Optional[str] = ..., error_message: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class UploadReceipt(_message.Message):
     __slots__ = ("duplicate", "status")

@@ -104,6 +104,19 @@ async def test_a_ring_brings_tasks_and_desired_state_to_the_device_it_names(devi
         await nothing_more(quiet, TaskOffer, for_s=0.1)
 
 
+@pytest.mark.parametrize(("takes", "comes"), [({}, False), ({"inline_bytes": 4}, False), ({"inline_bytes": 5}, True)])
+async def test_a_small_blob_comes_with_its_task_to_a_device_that_takes_it_so(
+    device, sqlite_database, blobs, takes, comes
+):
+    watch, blob = await device(), blobs.put([b"small"])
+    refs = [{"record": "arrays", "digest": digest, "size": 5} for digest in (blob.digest, "0" * 64)]
+    add_task(sqlite_database, add_run(sqlite_database), watch.id, blobs=refs)
+    async with watch.sync(**takes) as sync:
+        offer = await sync.receive(TaskOffer)
+    assert offer.contents == ({blob.digest: b"small"} if comes else {}), "one that is not here is left to be asked for"
+    assert [ref.digest for ref in offer.blobs] == [blob.digest, "0" * 64]
+
+
 async def test_a_lost_ring_costs_a_poll_and_nothing_else(device, sqlite_database):
     watch = await device()
     async with watch.sync() as sync:

@@ -13,7 +13,7 @@ from edge import add_run, add_task, code_of
 from fogline_server.jobs.doorbell import RUN
 from fogline_server.training.tables import Update
 from fogline_shared.proto import edge_pb2 as pb
-from fogline_shared.protocol import Pace, TaskReply
+from fogline_shared.protocol import INLINE_BYTES, Pace, TaskReply
 from fogline_shared.wire import reply_to_pb
 
 MB = 1 << 20
@@ -82,17 +82,25 @@ async def test_a_reply_is_stored_before_it_is_acknowledged_and_rings_its_run(
         await asyncio.to_thread(waiter.wait, 10)
 
 
-async def test_a_reply_sent_twice_counts_once(watch, task, sqlite_database):
+@pytest.fixture(params=[False, True], ids=["in chunks", "inline"])
+def inline(request) -> bool:
+    """Whether a small reply goes with the header of its upload."""
+    return request.param
+
+
+async def test_a_reply_sent_twice_counts_once(watch, task, sqlite_database, blobs, inline):
     task_id = task()
-    assert not (await watch.upload(task_id, [b"first"])).duplicate
-    assert (await watch.upload(task_id, [b"first"])).duplicate
+    assert not (await watch.upload(task_id, [b"first"], inline=inline)).duplicate
+    assert (await watch.upload(task_id, [b"first"], inline=inline)).duplicate
     with sqlite_database.read() as session:
-        assert session.query(Update).one().duplicates == 1
+        update = session.query(Update).one()
+    assert update.duplicates == 1
+    assert blobs.read(update.digest) == b"first"
 
 
-async def test_replies_racing_for_one_task_count_once(watch, task, sqlite_database):
+async def test_replies_racing_for_one_task_count_once(watch, task, inline):
     task_id = task()
-    receipts = await asyncio.gather(*(watch.upload(task_id, [b"same"]) for _ in range(4)))
+    receipts = await asyncio.gather(*(watch.upload(task_id, [b"same"], inline=inline) for _ in range(4)))
     assert sorted(receipt.duplicate for receipt in receipts) == [False, True, True, True]
 
 
@@ -103,11 +111,34 @@ async def test_an_error_reply_needs_no_blob(watch, task, sqlite_database):
         assert session.get(Update, task_id).code == "out_of_memory"
 
 
-async def test_an_oversized_upload_is_refused_before_it_is_read(watch, task, blobs):
+async def test_an_oversized_upload_is_refused_before_it_is_read(watch, task, blobs, inline):
     task_id = task(limit=100)
     expected = (grpc.StatusCode.RESOURCE_EXHAUSTED, "reply_too_large")
-    assert await failing(watch.upload(task_id, [b"x" * 101])) == expected
+    assert await failing(watch.upload(task_id, [b"x" * 101], inline=inline)) == expected
     assert leftovers(blobs) == []
+    assert not blobs.exists(hashlib.sha256(b"x" * 101).hexdigest())
+    assert not (await watch.upload(task_id, [b"x" * 100], inline=inline)).duplicate
+
+
+@pytest.mark.parametrize(
+    ("data", "header", "code"),
+    [
+        (b"x" * INLINE_BYTES, {}, ""),
+        (b"x" * (INLINE_BYTES + 1), {}, "malformed_frame"),
+        (b"abc", {"digest": "", "size": 0}, "malformed_frame"),
+        (b"abc", {"size": 2}, "size_mismatch"),
+        (b"abc", {"size": 4}, "size_mismatch"),
+    ],
+)
+async def test_a_header_holds_a_small_reply_or_none(watch, task, sqlite_database, data, header, code):
+    task_id = task()
+    upload = watch.upload(task_id, [data], inline=True, **header)
+    if not code:
+        assert not (await upload).duplicate
+        return
+    assert (await failing(upload))[1] == code
+    with sqlite_database.read() as session:
+        assert session.query(Update).count() == 0
 
 
 async def test_an_upload_that_lies_about_its_size_is_cut_off(watch, task, blobs, sqlite_database):
@@ -124,12 +155,12 @@ async def test_an_upload_that_lies_about_its_size_is_cut_off(watch, task, blobs,
         assert session.query(Update).count() == 0
 
 
-async def test_an_upload_whose_bytes_changed_on_the_way_is_refused_and_may_be_sent_again(watch, task, blobs):
+async def test_an_upload_whose_bytes_changed_on_the_way_is_refused_and_may_be_sent_again(watch, task, blobs, inline):
     task_id = task()
-    changed = watch.upload(task_id, [b"chAnged"], digest=hashlib.sha256(b"changed").hexdigest())
+    changed = watch.upload(task_id, [b"chAnged"], inline=inline, digest=hashlib.sha256(b"changed").hexdigest())
     assert await failing(changed) == (grpc.StatusCode.DATA_LOSS, "digest_mismatch")
     assert leftovers(blobs) == []
-    assert not (await watch.upload(task_id, [b"changed"])).duplicate
+    assert not (await watch.upload(task_id, [b"changed"], inline=inline)).duplicate
 
 
 async def test_a_task_of_another_device_or_of_nobody_is_refused(watch, device, task):

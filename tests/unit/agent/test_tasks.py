@@ -113,6 +113,17 @@ async def test_offer_is_answered_once_and_forgotten_when_acknowledged(bench: Ben
     assert list((bench.root / "outbox").iterdir()) == []
 
 
+@pytest.mark.parametrize(("sent", "asked"), [(b"abc", []), (b"abd", [hashlib.sha256(b"abc").hexdigest()])])
+async def test_blob_that_came_with_its_offer_is_not_asked_for_unless_it_is_damaged(
+    bench: Bench, sent: bytes, asked: list[str]
+) -> None:
+    digest = hashlib.sha256(b"abc").hexdigest()
+    blob = BlobRef(record="arrays", digest=digest, size=3)
+    bench.tasks.offer(replace(OFFER, blobs=(blob,), contents={digest: sent}))
+    await bench.until(lambda: bench.uploaded)
+    assert (bench.fetched, bench.uploaded[0][1]) == (asked, b"reply")
+
+
 async def test_reply_survives_a_restart_and_is_not_trained_again(bench: Bench) -> None:
     bench.fault = Unavailable("gateway_unavailable", "…")
     bench.tasks.offer(OFFER)
