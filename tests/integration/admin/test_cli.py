@@ -158,6 +158,28 @@ def test_what_is_made_is_named_on_standard_output_alone(fogline, sqlite_plant, t
     assert sqlite_plant.ids.release in fogline("release", "aliases").out
 
 
+def test_a_release_is_asked_for_with_variants_by_chains_of_methods(fogline, sqlite_plant):
+    create = ("release", "create", "chained", "--student-run", sqlite_plant.ids.finished_run)
+    small = ("--variant", "small=prune_channels:share=0.25,int8_static:qdq=true")
+    made = fogline(*create, *small, "--variant", "half=float16", "--default-variant", "small", "--json").json
+    assert made["default_variant"] == "small"
+    assert made["lineage"]["spec"]["chains"] == {
+        "small": [
+            {"method": "prune_channels", "options": {"share": 0.25}},
+            {"method": "int8_static", "options": {"qdq": True}},
+        ],
+        "half": [{"method": "float16", "options": {}}],
+    }
+    for wrong, code in (
+        ("small", "invalid_chain"),
+        ("small=int8_static,finetune", "chain_order"),
+        ("small=magic", "unknown_method"),
+        ("small=prune_channels:share=2", "invalid_method_options"),
+    ):
+        said = fogline(*create, "--variant", wrong)
+        assert (said.code, code in said.err) == (Exit.INVALID, True), said.err
+
+
 def test_actions_change_and_say_so(fogline, sqlite_plant, tmp_path):
     ids = sqlite_plant.ids
     assert "is PAUSED" in fogline("rollout", "pause", ids.rollout, "--reason", "lunch").err

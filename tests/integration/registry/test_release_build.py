@@ -8,6 +8,7 @@ from tiny_recipe import Tiny
 from tiny_release import blob_of, finished_run, ready_release, settled, trained
 
 from fogline_server.blobs.store import BlobStore
+from fogline_server.compression.chain import Chain
 from fogline_server.compression.engine import manifest_of, open_session, run
 from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
@@ -59,6 +60,58 @@ def test_every_artifact_gives_the_answers_its_manifest_promises(sqlite_database:
         assert len(manifest.known_answers) > 1
         x = np.stack([a.array(manifest.input_shape) for a in manifest.known_answers])
         assert run(session_, x).argmax(1).tolist() == [a.label for a in manifest.known_answers]
+
+
+CHAINS = {
+    "small": Chain.parse("sparse_n_m:steps=40,int8_static").as_json(),
+    "packed": Chain.parse("weight_only:bits=8").as_json(),
+}
+
+
+def test_chains_become_measured_variants_and_one_may_be_the_default(
+    sqlite_database: Database, blobs: BlobStore
+) -> None:
+    release = ready_release(
+        sqlite_database, blobs, teacher_run=None, chains=CHAINS, default_variant="packed", max_accuracy_drop=0.5
+    )
+    assert release.default_variant == "packed"
+    assert [g["gate"] for g in release.report["gates"]] == ["int8_accuracy_drop", *["variant_accuracy_drop"] * 2]
+    with sqlite_database.read() as session:
+        variants = {v.name: v for v in service.variants_of(session, release.id)}
+    assert set(variants) == {"student_fp32", "student_int8", "small", "packed"}
+    assert variants["packed"].metrics["agreement"] > 0.95
+    assert variants["small"].metrics["bytes_zstd"] < variants["student_int8"].metrics["bytes_zstd"]
+    manifest = manifest_of(open_session(blobs.read(variants["small"].digest)))
+    assert (manifest.variant, manifest.classes) == ("small", Tiny.classes)
+
+
+def test_a_chain_that_loses_too_much_fails_the_release_and_stays_as_evidence(
+    sqlite_database: Database, blobs: BlobStore
+) -> None:
+    ruined = {"ruined": Chain.parse("sparse_magnitude:sparsity=0.99:rounds=1:steps=0").as_json()}
+    run_id = finished_run(sqlite_database, blobs, "student")
+    release = settled(sqlite_database, blobs, create(sqlite_database, student_run=run_id, chains=ruined))
+    assert (release.state, release.error["code"]) == ("FAILED", "variant_accuracy_drop")
+    assert "ruined has" in release.error["message"]
+    with sqlite_database.read() as session:
+        assert service.get_variant(session, release.id, "ruined").metrics["accuracy"] < 0.9
+
+
+@pytest.mark.parametrize(
+    ("spec", "code"),
+    [
+        ({"chains": {"student_int8": [{"method": "float16"}]}}, "invalid_release_spec"),
+        ({"chains": {f"v{i}": [{"method": "float16"}] for i in range(9)}}, "invalid_release_spec"),
+        ({"chains": {"Big": [{"method": "float16"}]}}, "invalid_name"),
+        ({"chains": {"small": []}}, "invalid_chain"),
+        ({"chains": {"small": [{"method": "int8_static"}, {"method": "qat"}]}}, "chain_order"),
+        ({"default_variant": "small"}, "invalid_release_spec"),
+    ],
+)
+def test_chains_that_cannot_be_are_refused_with_the_spec(spec: dict[str, object], code: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        ReleaseSpec(name="a", recipe="tiny", student_run="run_1", **spec)
+    assert error.value.code == code
 
 
 def test_a_release_without_a_teacher_says_so_when_asked_for_one(sqlite_database: Database, blobs: BlobStore) -> None:

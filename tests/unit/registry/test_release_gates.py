@@ -25,3 +25,14 @@ def test_without_a_holdout_agreement_decides() -> None:
 
 def test_a_number_that_is_none_never_passes() -> None:
     assert verdict(0.9, float("nan")) == ("int8_accuracy_drop", "FAIL")
+
+
+def test_every_chain_has_a_gate_of_its_own() -> None:
+    spec = ReleaseSpec(name="a", recipe="tiny", student_run="run_1", chains={"half": [{"method": "float16"}]})
+    numbers = {"student_fp32": 0.9, "student_int8": 0.9, "half": 0.8}
+    results = check(spec, {name: {"accuracy": accuracy} for name, accuracy in numbers.items()})
+    assert [(r.gate, r.verdict.value) for r in results] == [
+        ("int8_accuracy_drop", "PASS"),
+        ("variant_accuracy_drop", "FAIL"),
+    ]
+    assert results[1].reason.startswith("half has 80.0%")

@@ -34,8 +34,18 @@ uploads = APIRouter(prefix="/releases", tags=["releases"])
 router = APIRouter(tags=["releases"], route_class=IdempotentRoute)
 
 
+class MethodLink(schemas.Request):
+    """One method of a chain, with the options that are not its defaults."""
+
+    method: Id
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict, max_length=20)
+
+
 class NewRelease(schemas.Request):
-    """``student_run`` is the control, trained without a teacher; ``distilled_run`` replaces it if better by more than chance."""
+    """``student_run`` is the control, trained without a teacher; ``distilled_run`` replaces it if better by more than chance.
+
+    ``chains``: further variants of the student, each by its name and the compression methods that make it, in order.
+    """
 
     name: Id
     recipe: Id
@@ -44,6 +54,7 @@ class NewRelease(schemas.Request):
     distilled_run: Id | None = None
     default_variant: Id = STUDENT_INT8
     max_accuracy_drop: float = 0.02
+    chains: dict[Id, list[MethodLink]] = Field(default_factory=dict)
 
 
 class VariantView(Resource):

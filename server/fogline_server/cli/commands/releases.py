@@ -13,6 +13,7 @@ from fogline_server.cli import follow, show
 from fogline_server.cli.api import Api, CliError
 from fogline_server.cli.exits import Exit
 from fogline_server.cli.options import AsJson, Limit, Wait, api, group
+from fogline_shared.errors import InvalidInput
 
 app = group("Model versions.")
 
@@ -51,7 +52,16 @@ def create(
         str | None, typer.Option(help="Released instead of the control if it is better by more than chance.")
     ] = None,
     default_variant: str = "student_int8",
-    max_accuracy_drop: Annotated[float, typer.Option(help="Share that int8 may lose against float.")] = 0.02,
+    max_accuracy_drop: Annotated[
+        float, typer.Option(help="Share that int8 and every --variant may lose against float.")
+    ] = 0.02,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=CHAIN",
+            help="A further form of the student, by compression methods: small=prune_channels:share=0.5,int8_static",
+        ),
+    ] = None,
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
@@ -65,8 +75,22 @@ def create(
         "distilled_run": distilled_run,
         "default_variant": default_variant,
         "max_accuracy_drop": max_accuracy_drop,
+        "chains": _chains(variant or []),
     }
     _finish(connection, connection.post("/v1/releases", body), wait=wait, as_json=as_json)
+
+
+def _chains(variants: list[str]) -> dict[str, Any]:
+    """The chains of ``NAME=CHAIN`` by name; raises InvalidInput ``invalid_chain`` and what a chain raises."""
+    from fogline_server.compression.chain import Chain
+
+    chains = {}
+    for text in variants:
+        name, equals, chain = text.partition("=")
+        if not (name and equals) or name in chains:
+            raise InvalidInput("invalid_chain", f"--variant is NAME=CHAIN with a name of its own, not {text!r}")
+        chains[name] = Chain.parse(chain).as_json()
+    return chains
 
 
 @app.command("import")

@@ -166,7 +166,7 @@ def refusal(method: str, why: str) -> InvalidInput:
 def within(method: str, option: str, value: float, low: float, high: float) -> None:
     """Raises InvalidInput ``invalid_method_options`` unless low ≤ value ≤ high."""
     if not low <= value <= high:
-        raise refusal(method, f"option {option!r} is between {low:g} and {high:g}, not {value:g}")
+        raise refusal(method, f"option {option!r} is between {low:g} and {high:g}, not {value}")
 
 
 def one_of(method: str, option: str, value: object, known: tuple[object, ...]) -> None:
