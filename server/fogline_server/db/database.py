@@ -15,6 +15,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from fogline_shared.errors import Unavailable
 
 _IDLE_IN_TRANSACTION_MS = 60_000
+# PostgreSQL's codes for a lost connection and for a server that shuts down, has crashed or starts; None: nobody answered.
+_AWAY = {None, "08000", "08001", "08003", "08004", "08006", "57P01", "57P02", "57P03"}
 
 
 class Database:
@@ -58,6 +60,11 @@ class Database:
 def unreachable(error: OperationalError) -> Unavailable:
     """What a driver says when there is no connection to be had, as an error with a code. It names no password."""
     return Unavailable("database_unavailable", f"the database does not answer: {error.orig}")
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the database went away or cannot be reached, rather than refused what it was asked; SQLite's never does."""
+    return isinstance(error, OperationalError) and getattr(error.orig, "sqlstate", "") in _AWAY
 
 
 def _engine(url: str) -> Engine:

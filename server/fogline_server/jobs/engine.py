@@ -11,13 +11,14 @@ import socket
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
+import stamina
 import structlog
 from sqlalchemy.orm import Session
 
 from fogline_server.blobs.store import BlobStore
 from fogline_server.db import events
 from fogline_server.db.base import utc_now
-from fogline_server.db.database import Database
+from fogline_server.db.database import Database, is_outage
 from fogline_server.jobs import reconciler, service
 from fogline_server.jobs.doorbell import Doorbell
 from fogline_server.jobs.lease import SqlLease, claim
@@ -33,6 +34,9 @@ Ring = Callable[[str, str, int], None]
 
 # Errors that the same input will meet again: no second attempt.
 _FINAL = frozenset({ErrorKind.INVALID, ErrorKind.NOT_FOUND, ErrorKind.CONFLICT, ErrorKind.CORRUPT})
+
+# A worker waits so long for a database that went away; later it is a silent worker like any other.
+_OUTAGE_S = 300.0
 
 
 class Engine:
@@ -104,6 +108,8 @@ class Engine:
                 log.warning("job_attempt_failed", code=error.code, message=error.message)
                 return self._again(lease, job, error)
             except Exception as error:  # a runner may fail in any way; the job must not
+                if is_outage(error):
+                    return self._outlast(job, error)
                 log.exception("job_attempt_crashed")
                 wrapped = FoglineError("job_crashed", f"{type(error).__name__}: {error}"[:400])
                 return self._again(lease, job, wrapped)
@@ -153,6 +159,14 @@ class Engine:
             events.record(session, "job.attempt_failed", "job", job.id, attempt=job.attempts, code=error.code)
             pause_s = min(60.0, self.retry_base_s * 2 ** (job.attempts - 1))
             reconciler.requeue(session, job, now=now, due_at=now + timedelta(seconds=pause_s))
+        return JobState.QUEUED
+
+    def _outlast(self, job: Job, error: Exception) -> JobState:
+        """Wait for the database, then have the job done again: an outage is no attempt of the job's."""
+        log.warning("job_lost_database", attempt=job.attempts, error=str(error)[:400])
+        for attempt in stamina.retry_context(on=is_outage, attempts=None, timeout=_OUTAGE_S, wait_max=2.0):
+            with attempt, self.db.transaction() as session:
+                reconciler.give_back(session, job.id, epoch=job.epoch, now=self.clock())
         return JobState.QUEUED
 
     def _held(self, session: Session, lease: SqlLease) -> Job:

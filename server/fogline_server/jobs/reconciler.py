@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from fogline_server.db import events
 from fogline_server.db.database import Database
 from fogline_server.jobs import service
-from fogline_server.jobs.runner import JobKind
+from fogline_server.jobs.runner import JobKind, LeaseLost
 from fogline_server.jobs.tables import Job, Outbox
 from fogline_shared.errors import Conflict, FoglineError
 from fogline_shared.states import JOB, JobState
@@ -129,6 +129,18 @@ def requeue(session: Session, job: Job, *, now: datetime, due_at: datetime | Non
     job.rings = 0
     job.rung_at = None
     service.enqueue(session, job, now=now, due_at=due_at)
+
+
+def give_back(session: Session, job_id: str, *, epoch: int, now: datetime) -> None:
+    """Undo a claim that came to nothing through no fault of the job's; raises LeaseLost if it is another's by now."""
+    job = service.get_job(session, job_id, lock=True)
+    if job.epoch != epoch or job.state not in {JobState.RUNNING, JobState.QUEUED}:
+        raise LeaseLost(job_id)
+    job.attempts -= 1
+    events.record(session, "job.given_back", "job", job.id, owner=job.lease_owner)
+    # QUEUED: its lease had run out before its worker found the database again.
+    if job.state == JobState.RUNNING:
+        requeue(session, job, now=now)
 
 
 def end(
