@@ -18,7 +18,7 @@ from fogline_server.simulation.pacer import Attempt
 from fogline_server.simulation.workers import Task
 from fogline_server.training.pacing import GIVE_UP_FACTOR
 from fogline_server.training.rounds import ARRAYS
-from fogline_server.training.staleness import rebase
+from fogline_server.training.staleness import may_step, rebase
 from fogline_server.training.strategies.base import Rule
 from fogline_shared import flower
 from fogline_shared.errors import Conflict
@@ -125,13 +125,13 @@ class BufferedGrid(VirtualGrid):
         )
 
     def _land(self) -> list[Flight]:
-        """Let time pass until the buffer is full, or nobody is at work."""
+        """Let time pass until the buffer is full, or at the deadline full enough, or nobody is at work."""
         air, began_s = self._air, self._site.now_s
         counted: list[Flight] = []
         stale: list[Flight] = []
         lost: list[Flight] = []
         for flight in sorted(air.flights.values(), key=lambda flight: (flight.ends_s, flight.device)):
-            if len(counted) == air.buffer_size:
+            if self._may_step(counted, flight, deadline_s=began_s + self._attempt.deadline_s):
                 break
             del air.flights[flight.device]
             self._blobs.append(flight.task.reply)
@@ -155,6 +155,22 @@ class BufferedGrid(VirtualGrid):
             wasted_s=wasted_s,
         )
         return counted
+
+    def _may_step(self, counted: list[Flight], following: Flight, *, deadline_s: float) -> bool:
+        """Whether the step does without what comes next; if it only does at its deadline, time goes on to that."""
+        air, run = self._air, self._site.spec.run
+        overdue = following.ends_s > deadline_s
+        ready = may_step(
+            usable=len(counted),
+            pending=sum(self._round - flight.step <= air.max_staleness for flight in air.flights.values()),
+            size=air.buffer_size,
+            quorum=run.quorum,
+            needed=run.fewest_updates,
+            overdue=overdue,
+        )
+        if ready and len(counted) < air.buffer_size and overdue:
+            self._site.now_s = max(self._site.now_s, deadline_s)
+        return ready
 
     def _rebased(self, flight: Flight, reply: Message) -> Message:
         if flight.step == self._round:

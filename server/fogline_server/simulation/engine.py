@@ -199,7 +199,8 @@ class _Simulation:
                 if refusal is not None:
                     told = {"code": refusal["code"], "reason": refusal["message"], "wasted_s": facts["device_s"]}
                     return arrays, facts | told | {"state": RoundState.REFUSED}
-        nodes = list(grid.get_node_ids())
+        # Devices that are at work across steps are left to it.
+        nodes = list(grid.staleness if isinstance(grid, BufferedGrid) else grid.get_node_ids())
         if nodes and run.evaluate_every and number % run.evaluate_every == 0:
             facts |= self._evaluated(attempt, nodes, trained.arrays, statistics)
         return trained.arrays, facts

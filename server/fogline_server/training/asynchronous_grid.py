@@ -20,7 +20,7 @@ from fogline_server.training.admission import quorum_of
 from fogline_server.training.grid import LOOK_EVERY_S, GatewayGrid, Parts, Phase
 from fogline_server.training.pacing import GIVE_UP_FACTOR
 from fogline_server.training.rounds import ARRAYS
-from fogline_server.training.staleness import rebase
+from fogline_server.training.staleness import may_step, rebase
 from fogline_server.training.tables import Task, Update
 from fogline_shared import flower
 from fogline_shared.errors import Conflict
@@ -99,15 +99,20 @@ class AsynchronousGatewayGrid(GatewayGrid):
             level = buffer.level(session, self._phase.run_id, since=since, now=now)
         aim = min(step.size, level.usable + level.pending)
         self._parts.on_wait(level.usable, aim)
-        if level.usable >= step.size:
-            return True
-        if not level.pending and (level.usable >= step.needed or level.failed):
-            return True
         waited_s = (now - step.opened_at).total_seconds()
-        needed = max(step.needed, quorum_of(self._phase.quorum, aim))
-        if waited_s >= self._phase.deadline_s and level.usable >= needed:
+        ready = may_step(
+            usable=level.usable,
+            pending=level.pending,
+            size=step.size,
+            quorum=self._phase.quorum,
+            needed=step.needed,
+            overdue=waited_s >= self._phase.deadline_s,
+        )
+        # When all have failed there is nothing to wait for: the step fails with what they said.
+        if ready or (level.failed and not level.pending):
             return True
         if waited_s >= GIVE_UP_FACTOR * self._phase.deadline_s:
+            needed = max(step.needed, quorum_of(self._phase.quorum, aim))
             raise Conflict(
                 "quorum_not_reached",
                 f"round {self._phase.round}: {level.usable} usable updates came in {waited_s:.0f} s; {needed} needed",

@@ -1,4 +1,7 @@
-"""Updates of earlier versions of the model, told as updates of the present one: then admission and rules can compare them."""
+"""Asynchronous steps, live or simulated: when the buffer is full enough, and how updates of earlier versions are compared. Pure.
+
+An update of an earlier version is told as one of the present: then admission and rules need know nothing of its age.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,22 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from fogline_server.training.admission import quorum_of
 from fogline_shared import flower
 from fogline_shared.flower import ArrayRecord, LazyArray, Message
+
+
+def may_step(*, usable: int, pending: int, size: int, quorum: float, needed: int, overdue: bool) -> bool:
+    """Whether a step takes the ``usable`` updates of its buffer, or waits for the ``pending`` devices at work.
+
+    It takes ``size`` at once; fewer, but at least ``needed``, when nobody is at work, or when the step is ``overdue`` and the
+    share ``quorum`` of what could have come has come.
+    """
+    if usable >= size:
+        return True
+    if usable < needed:
+        return False
+    return not pending or (overdue and usable >= quorum_of(quorum, min(size, usable + pending)))
 
 
 class RebasedArray(LazyArray):

@@ -20,10 +20,19 @@ from fogline_shared.errors import InvalidInput
 STRAGGLERS: dict[str, Any] = {"devices": 10, "cohort": 10, "spread": 1.5}
 
 
-def facts_of(strategy: str = "fedbuff", *, rounds: int = 4, options: dict | None = None, **fleet: Any) -> dict:
+def facts_of(
+    strategy: str = "fedbuff", *, rounds: int = 4, options: dict | None = None, deadline_s: float = 300.0, **fleet: Any
+) -> dict:
     logging.getLogger("flwr").setLevel(logging.WARNING)
     recipe = Tiny()
-    run = RunSpec(recipe=recipe.name, rounds=rounds, strategy=strategy, strategy_options=options or {}, quorum=0.3)
+    run = RunSpec(
+        recipe=recipe.name,
+        rounds=rounds,
+        strategy=strategy,
+        strategy_options=options or {},
+        quorum=0.3,
+        round_deadline_s=deadline_s,
+    )
     spec = SimulationSpec(run=run.resolved(recipe), keys=keys_of(recipe, {}), **{**STRAGGLERS, **fleet})
     return simulate(recipe, spec, processes=1, on_progress=lambda *_: None)
 
@@ -74,6 +83,13 @@ def test_devices_that_never_answer_give_up_their_places() -> None:
     facts = facts_of(dropout=0.4, options={"buffer_size": 3}, rounds=8)
     assert sum(r["lost"] for r in facts["rounds"][1:]) > 0
     assert facts["committed"] == 8
+
+
+def test_at_the_deadline_a_step_takes_the_quorum_and_leaves_the_slow_at_work() -> None:
+    told = facts_of(options={"buffer_size": 9}, deadline_s=2.0, rounds=6)["rounds"][1:]
+    assert (told[0]["seconds"], told[0]["asked"], told[0]["answered"]) == (2.0, 10, 8)
+    assert (told[1]["asked"], told[1]["answered"]) == (8, 9), "one that was asked before has answered"
+    assert sum(step["lost"] + step["late"] for step in told) == 0
 
 
 def test_an_ensemble_needs_rounds() -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import threading
-from collections import Counter
 from typing import Any
 
-import numpy as np
 import pytest
+from buffered_steps import check_steps
 from parts import eventually
 from simulation import simulate
 from training_fleet import Agents, add_devices, create_run, device_id, engine
@@ -19,8 +17,6 @@ from fogline_server.db.database import Database
 from fogline_server.jobs.doorbell import Doorbell
 from fogline_server.training import buffer, lifecycle, service
 from fogline_server.training.tables import Round, Run
-from fogline_shared import tensors
-from fogline_shared.codecs import base as codecs
 
 SLOW = 0
 # A matter of the trainer's steps, not of locks.
@@ -50,9 +46,6 @@ class Field:
         with self.db.read() as session:
             return [each for each in service.updates_of(session, run_id) if each.kind == "train"]
 
-    def arrays(self, digest: str) -> dict[str, np.ndarray]:
-        return tensors.decode(self.blobs.read(digest))
-
 
 @pytest.fixture
 def field(database: Database, blobs: BlobStore, doorbell: Doorbell) -> Field:
@@ -68,7 +61,7 @@ def test_a_slow_device_holds_nobody_up_and_counts_by_its_age(field: Field) -> No
     assert slow[0].staleness is not None
     assert slow[0].staleness >= 2, "two steps were taken without it"
     assert "accuracy" in rounds[6].metrics
-    check_steps(field, run.id, buffer_size=2)
+    check_steps(field.db, field.blobs, run.id, buffer_size=2)
 
 
 @on_sqlite
@@ -98,7 +91,7 @@ def test_paused_resumed_and_extended_it_goes_on_with_whoever_is_at_work(field: F
     with field.db.read() as session:
         run = service.get_run(session, run_id)
     assert (run.state, run.rounds_done) == ("SUCCEEDED", 6)
-    check_steps(field, run_id, buffer_size=2)
+    check_steps(field.db, field.blobs, run_id, buffer_size=2)
 
 
 @on_sqlite
@@ -118,38 +111,6 @@ def test_a_run_that_is_canceled_leaves_nobody_at_work(field: Field) -> None:
     assert field.rounds(run_id)[1].state == "ABANDONED"
 
 
-def check_steps(field: Field, run_id: str, *, buffer_size: int) -> None:
-    """Each step took as many as the buffer holds, each once, and made of them what the paper says."""
-    versions = {row.number: row for row in field.rounds(run_id)}
-    updates = [update for update in field.updates(run_id) if update.verdict == "ACCEPTED"]
-    assert Counter(update.step for update in updates) == {number: buffer_size for number in versions if number}
-    for number, row in versions.items():
-        taken = [update for update in updates if update.step == number and number]
-        ages = [update.staleness for update in taken]
-        assert ages == [number - update.round for update in taken]
-        if not taken:
-            continue
-        assert row.metrics["staleness_max"] == max(ages)
-        assert row.metrics["staleness"] == pytest.approx(sum(ages) / len(ages))
-        before, after = field.arrays(row.params_in), field.arrays(row.params_out)
-        for name in before:
-            if "running" in name or "num_batches" in name:
-                continue
-            moves = [
-                move(field.arrays(each.digest)[name], field.arrays(versions[each.round].params_in)[name])
-                / math.sqrt(1 + each.staleness)
-                for each in taken
-            ]
-            np.testing.assert_allclose(after[name], before[name] + sum(moves) / len(moves), atol=1e-6)
-
-
-def move(sent: np.ndarray, began: np.ndarray) -> np.ndarray:
-    """What a device added to the version it began from."""
-    if sent.dtype == began.dtype:
-        return sent - began
-    return codecs.load("int8", {}).decode(sent, began.size).reshape(began.shape)
-
-
 @on_sqlite
 def test_what_is_too_stale_is_late_with_a_code_and_no_step_counts_it(field: Field) -> None:
     options = {"buffer_size": 2, "max_staleness": 1}
@@ -159,7 +120,7 @@ def test_what_is_too_stale_is_late_with_a_code_and_no_step_counts_it(field: Fiel
     assert (first.verdict, first.code) == ("LATE", "too_stale")
     assert "max_staleness is 1" in first.reason
     assert field.rounds(run.id)[first.step].metrics["late"] >= 1
-    check_steps(field, run.id, buffer_size=2)
+    check_steps(field.db, field.blobs, run.id, buffer_size=2)
 
 
 @on_sqlite
@@ -169,4 +130,4 @@ def test_encoded_updates_of_earlier_versions_are_decoded_and_counted(field: Fiel
     assert run.state == "SUCCEEDED"
     assert all(row.metrics["bytes_sent"] < row.metrics["bytes_plain"] / 2 for row in field.rounds(run.id)[1:])
     assert max(update.staleness or 0 for update in field.updates(run.id)) >= 2
-    check_steps(field, run.id, buffer_size=2)
+    check_steps(field.db, field.blobs, run.id, buffer_size=2)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 from flwr.app import MetricRecord
 
-from fogline_server.training.staleness import rebase
+from fogline_server.training.staleness import may_step, rebase
 from fogline_server.training.strategies import base
 from fogline_shared import flower
 from fogline_shared.flower import Address, ArrayRecord, ConfigRecord, Message, RecordDict
@@ -66,3 +67,23 @@ def test_what_does_not_fit_the_model_is_left_for_admission() -> None:
         Address(message_id="m", node_id=1, group_id="1", message_type="train"),
     )
     assert rebase(failed, PRESENT, PRESENT, arrays="arrays", running=[]).has_error()
+
+
+@pytest.mark.parametrize(
+    ("usable", "pending", "overdue", "steps"),
+    [
+        (4, 9, False, True),
+        (3, 1, False, False),
+        (3, 0, False, True),
+        (1, 0, True, False),
+        (2, 9, True, True),
+        (2, 9, False, False),
+        (2, 2, True, True),
+        (1, 9, True, False),
+    ],
+)
+def test_a_step_waits_for_its_buffer_its_deadline_or_the_last_device(
+    *, usable: int, pending: int, overdue: bool, steps: bool
+) -> None:
+    told = {"usable": usable, "pending": pending, "overdue": overdue}
+    assert may_step(**told, size=4, quorum=0.5, needed=2) == steps

@@ -7,7 +7,7 @@ To add one, add a module here whose name is the strategy's. It has
   :data:`EVERY_NODE`, because who takes part is decided by eligibility, not by the strategy;
 - optionally ``STATE``: names of the strategy's attributes, each ``dict[str, ndarray] | None``, that a checkpoint keeps;
 - optionally ``ADAPTIVE = True``: a server-side optimiser, from which running statistics (BatchNorm's) are kept away;
-- optionally ``ASYNCHRONOUS = True``: it takes updates of earlier versions, which so far only simulations bring;
+- optionally ``ASYNCHRONOUS = True``: it takes updates of earlier versions, by the options ``buffer_size`` and ``max_staleness``;
 - optionally ``ROOT = True``: it trains at the server, on the recipe's root data; ``build`` then takes the recipe too;
 - optionally ``plan``: a function from the options to :class:`~fogline_shared.recipe.TrainPlan` fields they decide.
 
