@@ -51,9 +51,9 @@ class TaskParts:
     upload: Callable[[TaskReply, Path | None], Awaitable[bool]]
     waits: Callable[[], Iterator[float]]
     clock: Callable[[], float] = time.time
-
     # A reply that the coordinator has not taken by then is flushed to disk.
     flush_after_s: float = 1.0
+
 
 class Tasks:
     """The queue of tasks and the loop that sends replies."""
@@ -61,11 +61,11 @@ class Tasks:
     def __init__(self, parts: TaskParts) -> None:
         self._p = parts
         self._queue: asyncio.Queue[TaskOffer] = asyncio.Queue()
-        self._replies = asyncio.Event()
         self._unsent = {reply.task_id: reply for reply in parts.outbox.replies()}
-        # Which round it last trained in, and when that ended.
+        self._replies = asyncio.Event()
         # Replies to be flushed, and when.
         self._unflushed: asyncio.Queue[tuple[TaskReply, float]] = asyncio.Queue()
+        # Which round it last trained in, and when that ended.
         self._trained: tuple[tuple[str, int], float] | None = None
         self._known = set(self._unsent)
         if self._unsent:
@@ -87,8 +87,8 @@ class Tasks:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._work())
             group.create_task(self._send())
-
             group.create_task(self._flush())
+
     async def _work(self) -> None:
         while True:
             offer = await self._queue.get()
@@ -102,10 +102,10 @@ class Tasks:
                 async with asyncio.timeout(left_s):
                     blob, reply = await self._answer(offer)
                 await asyncio.to_thread(self._p.outbox.keep, reply, blob)
-                self._replies.set()
                 self._unsent[reply.task_id] = reply
-            except TimeoutError:
+                self._replies.set()
                 self._unflushed.put_nowait((reply, time.monotonic() + self._p.flush_after_s))
+            except TimeoutError:
                 log.warning("task not done in time", task=offer.task_id)
                 self._known.discard(offer.task_id)
             except (FoglineError, OSError) as error:
@@ -135,7 +135,8 @@ class Tasks:
         blobs = {blob.record: self._p.blobs / blob.digest for blob in offer.blobs}
         here = await asyncio.to_thread(self._unpack, offer)
         for blob in offer.blobs:
-            await self._fetch(blob.digest, blob.size)
+            if blob.digest not in here:
+                await self._fetch(blob.digest, blob.size)
         path, reply = await self._p.host.run(offer, blobs)
         if reply.size > offer.max_reply_bytes:
             raise Exhausted("reply_too_large", f"{reply.size} bytes, allowed are {offer.max_reply_bytes}")
@@ -179,7 +180,6 @@ class Tasks:
                     raise
                 await asyncio.sleep(wait_s)
 
-    def _prune(self, needed: set[str]) -> None:
     def _unpack(self, offer: TaskOffer) -> set[str]:
         """Make room, and write the blobs that came with the offer; returns which those are."""
         self._prune({blob.digest for blob in offer.blobs})
@@ -189,6 +189,7 @@ class Tasks:
             durable.write(self._p.blobs / digest, data, flush=False)
         return set(good)
 
+    def _prune(self, needed: set[str]) -> None:
         """Keep what this task reads (the teacher serves many rounds), also half downloaded; the rest is past rounds'."""
         self._p.blobs.mkdir(parents=True, exist_ok=True)
         for path in self._p.blobs.iterdir():
@@ -211,9 +212,8 @@ class Tasks:
                     log.warning("reply refused", task=reply.task_id, code=error.code, reason=error.message)
                 waits = self._p.waits()
                 self._p.outbox.done(reply.task_id)
-                self._known.discard(reply.task_id)
                 del self._unsent[reply.task_id]
-
+                self._known.discard(reply.task_id)
 
     async def _flush(self) -> None:
         """Flush what is still here after a while: most replies are gone by then, and a flush may take as long as sending."""
@@ -225,6 +225,7 @@ class Tasks:
                     await asyncio.to_thread(self._p.outbox.flush, reply)
                 except OSError as error:
                     log.warning("reply not flushed", task=reply.task_id, reason=str(error))
+
 
 def _samples(reply: TaskReply) -> int | None:
     """How many examples the answer says the device has; a private one does not."""

@@ -147,9 +147,9 @@ def _written(order: Order, answer: Any) -> Done:
     buffers = tensors.encode(flower.arrays_of(record))
     path = Path(order.reply_path)
     partial = path.with_suffix(".partial")
+    # Not flushed: the agent does that, should the coordinator not take it at once.
     with partial.open("wb") as file:
         file.writelines(buffers)
-    # Not flushed: the agent does that, should the coordinator not take it at once.
     partial.replace(path)
     return Done(task_id=order.task_id, digest=tensors.digest(buffers), size=path.stat().st_size, records_json=records)
 
