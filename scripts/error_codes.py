@@ -28,11 +28,12 @@ SECTION_OF_CALL = {
     "_Refused": "UPDATE",
     "replace": "UPDATE",
     "Update": "UPDATE",
+    "_late": "UPDATE",
     "Problem": "VERIFICATION",
     "Reason": "ELIGIBILITY",
 }
 # Where the code stands among a call's positional arguments, if not first; None: it is only given by name.
-_POSITION = {"CliError": 1, "problem": 1, "replace": None, "Update": None}
+_POSITION = {"CliError": 1, "problem": 1, "replace": None, "Update": None, "_late": None}
 PLUGINS = ("codec", "engine", "gate", "method", "recipe", "source", "strategy")
 GATES = ("int8_accuracy_drop", "int8_disagreement", "variant_accuracy_drop", "variant_disagreement")
 # Raises whose code is not a literal, by file and expression: the codes they come to, or () where the code was raised

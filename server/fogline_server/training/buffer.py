@@ -17,10 +17,6 @@ from fogline_server.training.tables import Task, Update
 from fogline_shared.states import UpdateVerdict
 
 TRAIN = "train"
-# Of an update that began from too old a version.
-TOO_STALE = "too_stale"
-# Of an update that came when its run had taken all of its steps.
-RUN_OVER = "round_over"
 
 _AT_WORK = and_(Task.closed.is_(False), Update.task_id.is_(None))
 _WAITS = and_(Update.task_id.is_not(None), Update.verdict.is_(None), Update.step.is_(None))
@@ -98,8 +94,7 @@ def take(session: Session, run_id: str, number: int, *, size: int, max_staleness
         stale = number - version
         if answer.verdict is None and not answer.code:
             if stale > max_staleness:
-                answer.verdict, answer.code = UpdateVerdict.LATE, TOO_STALE
-                answer.reason = f"it began {stale} steps ago; max_staleness is {max_staleness}"
+                _late(answer, code="too_stale", reason=f"it began {stale} steps ago; max_staleness is {max_staleness}")
             elif counted == size:
                 continue
             else:
@@ -112,9 +107,12 @@ def close(session: Session, run_id: str) -> None:
     # Closing before reading: the gateway locks the task's row, so a reply is either seen here or late.
     session.execute(update(Task).where(Task.run_id == run_id, Task.closed.is_(False)).values(closed=True))
     mine = select(Task.id).where(Task.run_id == run_id, Task.kind == TRAIN)
-    left = update(Update).where(Update.task_id.in_(mine), Update.verdict.is_(None))
-    reason = "the run had taken its last step"
-    session.execute(left.values(verdict=UpdateVerdict.LATE, code=RUN_OVER, reason=reason))
+    for answer in session.scalars(select(Update).where(Update.task_id.in_(mine), Update.verdict.is_(None))):
+        _late(answer, code="round_over", reason="the run had taken its last step")
+
+
+def _late(answer: Update, *, code: str, reason: str) -> None:
+    answer.verdict, answer.code, answer.reason = UpdateVerdict.LATE, code, reason
 
 
 def staleness_of(step: int | None, version: int) -> int | None:
