@@ -50,13 +50,14 @@ def take(session: Session, device_id: str, report: Report, *, now: datetime) -> 
     # The attempt above the assignment's own is its take-back: nothing of the assignment changes any more.
     if report.attempt == assignment.attempt and target in ASSIGNMENT.table[current]:
         _move(session, assignment, target, report, now=now)
+    elif report.attempt == assignment.attempt and target == current and report.code:
+        _note(assignment, report, now=now)  # why a step is tried again
     return True
 
 
 def _move(session: Session, assignment: Assignment, target: AssignmentState, report: Report, *, now: datetime) -> None:
     assignment.state = ASSIGNMENT.check(AssignmentState(assignment.state), target)
-    assignment.code, assignment.message = _clean(report.code)[:100], _clean(report.message)[:2000]
-    assignment.updated_at = now
+    _note(assignment, report, now=now)
     if target in FAILED:
         desired.take_back(session, assignment, now=now)
     if target in _TOLD:
@@ -71,6 +72,11 @@ def _move(session: Session, assignment: Assignment, target: AssignmentState, rep
             code=assignment.code,
             message=assignment.message,
         )
+
+
+def _note(assignment: Assignment, report: Report, *, now: datetime) -> None:
+    assignment.code, assignment.message = _clean(report.code)[:100], _clean(report.message)[:2000]
+    assignment.updated_at = now
 
 
 def _note_what_runs(session: Session, device_id: str, report: Report) -> None:

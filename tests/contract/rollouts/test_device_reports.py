@@ -41,6 +41,23 @@ def test_a_repeated_report_is_taken_once(fleet: Fleet) -> None:
     assert state_of(fleet, rollout_id) == "DOWNLOADING"
 
 
+def test_a_step_that_is_tried_again_says_why_until_it_is_over(fleet: Fleet) -> None:
+    rollout_id, device, wanted = offered(fleet)
+
+    def stands() -> tuple[str, str]:
+        with fleet.db.read() as session:
+            row = service.assignments_of(session, rollout_id)[0]
+            return row.state, row.code
+
+    fleet.report(device, "DOWNLOADING", wanted)
+    assert stands() == ("DOWNLOADING", "")
+    fleet.report(device, "DOWNLOADING", wanted, code="trust_expired", message="the timestamp has ended")
+    fleet.report(device, "DOWNLOADING", wanted)
+    assert stands() == ("DOWNLOADING", "trust_expired")
+    fleet.report(device, "STAGED", wanted)
+    assert stands() == ("STAGED", "")
+
+
 def test_an_overtaken_report_changes_nothing(fleet: Fleet) -> None:
     rollout_id, device, wanted = offered(fleet)
     fleet.report(device, "DOWNLOADING", wanted)
