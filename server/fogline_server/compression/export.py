@@ -124,7 +124,25 @@ def _trace(
         raise
     except Exception as error:  # a recipe's own modules: anything may happen
         raise InvalidInput("not_exportable", f"the model does not export to ONNX: {error}") from error
-    return buffer.getvalue(), expected
+    return _without_aliases(buffer.getvalue()), expected
+
+
+def _without_aliases(model: bytes) -> bytes:
+    """The file with equal parameters stored each by itself: behind the exporter's Identity, no quantizer finds them."""
+    import onnx
+
+    proto = onnx.load_from_string(model)
+    graph = proto.graph
+    values = {value.name: value for value in graph.initializer}
+    aliases = [node for node in graph.node if node.op_type == "Identity" and node.input[0] in values]
+    if not aliases:
+        return model
+    for node in aliases:
+        own = graph.initializer.add()
+        own.CopyFrom(values[node.input[0]])
+        own.name = node.output[0]
+        graph.node.remove(node)
+    return bytes(proto.SerializeToString(deterministic=True))
 
 
 def fused(model: torch.nn.Module, standardisation: Standardisation, *, rank: int) -> torch.nn.Module:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
+import torch
 from tiny_recipe import Tiny
 from tiny_release import blob_of, trained
 
+from fogline_server.compression.chain import Chain
 from fogline_server.compression.engine import open_session, run
 from fogline_server.compression.evaluate import evaluate
-from fogline_server.compression.export import export_onnx, load_model
+from fogline_server.compression.export import export_module, export_onnx, load_model
+from fogline_server.compression.methods.base import Parent
 from fogline_server.compression.stamp import clearest
 from fogline_shared.errors import Corrupt, InvalidInput
 
@@ -66,3 +70,14 @@ def test_known_answers_are_the_clearest_of_each_class() -> None:
     logits = np.array([[9, 0, 0], [1, 0, 0], [0, 5, 0], [0, 6, 0], [0, 0, 2]], dtype=np.float32)
     assert clearest(logits, 3) == [0, 3, 4]
     assert clearest(logits, 5) == [0, 3, 4, 2, 1]
+
+
+def test_equal_parameters_are_stored_each_by_itself_where_a_quantizer_finds_them() -> None:
+    layers = [torch.nn.Linear(6, 6) for _ in range(3)]
+    for layer in layers:
+        torch.nn.init.zeros_(layer.bias)
+    x = np.random.default_rng(0).normal(size=(16, 6)).astype(np.float32)
+    network = torch.nn.Sequential(*layers).eval()
+    model = export_module(network, x, input_name="input", output_name="logits", classes=6)
+    assert "Identity" not in [node.op_type for node in onnx.load_from_string(model).graph.node]
+    Chain.parse("int8_static").compress(Parent(model=model, examples=x, calibration=x))
