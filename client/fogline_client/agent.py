@@ -26,6 +26,7 @@ import structlog
 from fogline_client import durable, enroll, identity
 from fogline_client.attributes import Facts
 from fogline_client.config import AgentConfig, StateDir
+from fogline_client.deltas import Deltas
 from fogline_client.identity import Identity
 from fogline_client.inference.predictor import Predictor
 from fogline_client.journal import Journal
@@ -104,7 +105,7 @@ class Agent:
                 slots=slots,
                 journal=Journal(state.journal),
                 runtime=self._predictor,
-                fetch=self._sync.fetch,
+                fetch=Deltas(slots, ask=self._sync.deltas, fetch=self._sync.fetch).fetch,
                 trust=TufTrust(state.trust, self._sync.metadata, self._sync.online.wait),
                 tell=self._tell,
                 health=self._recorder.health,

@@ -7,7 +7,7 @@ moment. Reconnects are jittered; the coordinator dictates the window.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -25,6 +25,7 @@ from fogline_shared.proto.edge_pb2_grpc import EdgeStub
 from fogline_shared.protocol import (
     Ack,
     CloudFrame,
+    DeltaStep,
     DesiredState,
     DeviceFrame,
     Hello,
@@ -96,6 +97,10 @@ class Sync:
     async def fetch(self, digest: str, size: int, target: Path, *, flush: bool = True) -> None:
         """:func:`transfer.fetch` over the open connection; waits for one."""
         await transfer.fetch(await self._connection(), digest, size, target, flush=flush)
+
+    async def deltas(self, target: str, held: Sequence[str]) -> list[DeltaStep]:
+        """:func:`transfer.deltas` over the open connection; waits for one."""
+        return await transfer.deltas(await self._connection(), target, held)
 
     async def metadata(self, name: str) -> bytes | None:
         """:func:`transfer.metadata` over the open connection; waits for one."""

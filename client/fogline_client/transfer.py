@@ -6,16 +6,17 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import grpc
 
 from fogline_client import channel, durable
 from fogline_shared import bulk, wire
+from fogline_shared.delta import VERSION
 from fogline_shared.errors import Corrupt, NotFound, Unavailable
 from fogline_shared.proto import edge_pb2 as pb
-from fogline_shared.protocol import TaskReply
+from fogline_shared.protocol import DeltaStep, TaskReply
 
 # A transfer that brings nothing for this long is given up and resumed.
 _STALL_S = 30.0
@@ -96,6 +97,23 @@ async def _chunks(open_channel: grpc.aio.Channel, digest: str, offset: int, size
         raise Unavailable("transfer_stalled", f"nothing arrived for {_STALL_S:.0f} s") from error
     finally:
         call.cancel()
+
+
+async def deltas(open_channel: grpc.aio.Channel, target: str, held: Sequence[str]) -> list[DeltaStep]:
+    """How to make artifact ``target`` of those held; none: whole. Raises what the gateway answers, InvalidInput ``malformed_frame``."""
+    call = open_channel.unary_unary(
+        f"/{bulk.EDGE}/Deltas",
+        request_serializer=pb.DeltasRequest.SerializeToString,
+        response_deserializer=pb.DeltasReply.FromString,
+    )
+    try:
+        with channel.translated():
+            reply = await call(pb.DeltasRequest(target_digest=target, held=held, version=VERSION), timeout=_STALL_S)
+    except Unavailable as error:
+        if error.code == "gateway_unimplemented":  # an older coordinator
+            return []
+        raise
+    return wire.deltas_from_pb(reply)
 
 
 async def metadata(open_channel: grpc.aio.Channel, name: str) -> bytes | None:

@@ -1,4 +1,4 @@
-"""Checks of numbers that somebody else wrote: a person who typed them, or a device that sent them."""
+"""Checks of values that somebody else wrote: a person who typed them, or a device that sent them."""
 
 from __future__ import annotations
 
@@ -24,3 +24,8 @@ def number(
         kind = "an integer" if whole else "a number"
         message = f"{field} must be {kind} from {low:.15g} to {high:.15g}, got {value!r}"
         raise InvalidInput(code, message[:400], field=field, low=low, high=high)
+
+
+def is_digest(text: str) -> bool:
+    """Whether ``text`` is a SHA-256 as it is written here: 64 lower-case hexadecimal digits."""
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from fogline_server.gateway.deltas import offered
 from fogline_server.gateway.enrollment import renew
 from fogline_server.gateway.infer import Teacher
 from fogline_server.gateway.parts import Parts
@@ -40,6 +41,11 @@ def handlers(edge: Edge) -> grpc.GenericRpcHandler:
                 edge.Fetch,
                 request_deserializer=pb.FetchRequest.FromString,
                 response_serializer=bulk.chunk_to_bytes,
+            ),
+            "Deltas": grpc.unary_unary_rpc_method_handler(
+                edge.Deltas,
+                request_deserializer=pb.DeltasRequest.FromString,
+                response_serializer=pb.DeltasReply.SerializeToString,
             ),
             "Upload": grpc.stream_unary_rpc_method_handler(
                 edge.Upload,
@@ -85,6 +91,10 @@ class Edge(EdgeServicer):
     async def Fetch(self, request: pb.FetchRequest, context: Any) -> None:  # noqa: N802
         async with translated(context, "Fetch"):
             await self._transfer.fetch(device_id_of(context), request, context)
+
+    async def Deltas(self, request: pb.DeltasRequest, context: Any) -> pb.DeltasReply:  # noqa: N802
+        async with translated(context, "Deltas"):
+            return await self._parts.read(partial(offered, device_id_of(context), request))
 
     async def Upload(  # noqa: N802
         self, request_iterator: AsyncIterator[UploadPart], context: Any

@@ -12,10 +12,13 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final
 
+import structlog
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from fogline_server.db.base import utc_now
 from fogline_server.devices.service import require_admitted
+from fogline_server.gateway import deltas
 from fogline_server.gateway.parts import Parts
 from fogline_server.jobs.doorbell import RUN
 from fogline_server.rollouts import desired
@@ -30,6 +33,7 @@ CHUNK = 1 << 20
 # What a message of an upload holds; None: nothing.
 UploadPart = pb.UploadHeader | memoryview | None
 _END: Final = object()
+_log = structlog.get_logger()
 # Bytes of a refused upload that are read and dropped at most.
 _DRAIN = 64 * CHUNK
 
@@ -44,20 +48,35 @@ class Transfer:
     async def fetch(self, device_id: str, request: pb.FetchRequest, context: Any) -> None:
         """Send a blob the device may read, from an offset. Raises NotFound ``blob_not_found``, InvalidInput ``bad_offset``."""
         chunks = await self._parts.read(partial(self._open, device_id, request.digest, request.offset))
-        for data in chunks.first:
-            await context.write(data)
-        while data := await asyncio.to_thread(next, chunks.rest, b""):
-            await context.write(data)
+        sent = 0
+        try:
+            for data in chunks.first:
+                await context.write(data)
+                sent += len(data)
+            while data := await asyncio.to_thread(next, chunks.rest, b""):
+                await context.write(data)
+                sent += len(data)
+        finally:
+            if chunks.assignment_id and sent:
+                # Shielded: the bytes were sent, also to a device that has hung up.
+                await asyncio.shield(self._count(chunks.assignment_id, sent))
+
+    async def _count(self, assignment_id: str, sent: int) -> None:
+        try:
+            await self._parts.write(lambda session: desired.count_sent(session, assignment_id, sent))
+        except OperationalError as error:  # the device has its bytes; a count is not worth another download
+            _log.warning("gateway.bytes_not_counted", assignment_id=assignment_id, error=str(error.orig))
 
     def _open(self, device_id: str, digest: str, offset: int, session: Session) -> _Chunks:
         """Check who asks, and read a first piece: a small blob is then read wholly, in one visit to a thread."""
-        _may_read(device_id, digest, session)
+        assignment_id = _may_read(device_id, digest, session)
         size = self._parts.blobs.size(digest)
         if offset > size:
             raise InvalidInput("bad_offset", f"offset {offset} of a blob of {size} bytes", size=size)
         rest = self._parts.blobs.chunks(digest, offset, chunk=CHUNK)
         first = list(islice(rest, 1))
-        return _Chunks(first=first, rest=rest if size - offset > CHUNK else iter(()))
+        rest = rest if size - offset > CHUNK else iter(())
+        return _Chunks(first=first, rest=rest, assignment_id=assignment_id)
 
     async def upload(self, device_id: str, messages: AsyncIterator[UploadPart]) -> pb.UploadReceipt:
         """Store a reply's blob, then the reply; a second time changes nothing and says so.
@@ -155,10 +174,11 @@ class Transfer:
 
 @dataclass(frozen=True, kw_only=True)
 class _Chunks:
-    """A blob's pieces: ``first`` in memory, ``rest`` still to be read."""
+    """A blob's pieces: ``first`` in memory, ``rest`` still to be read; the assignment they are counted for, if any."""
 
     first: Sequence[bytes]
     rest: Iterator[bytes]
+    assignment_id: str
 
 
 class _Feed(Iterator[memoryview]):
@@ -204,11 +224,16 @@ def metadata(device_id: str, name: str, session: Session) -> bytes:
     return store.document(session, name)
 
 
-def _may_read(device_id: str, digest: str, session: Session) -> None:
+def _may_read(device_id: str, digest: str, session: Session) -> str:
+    """The assignment that a blob is read for; empty: a task."""
     require_admitted(session, device_id)
-    if not (offers.reads(session, device_id, digest) or desired.reads(session, device_id, digest)):
+    if offers.reads(session, device_id, digest):
+        return ""
+    assignment_id = deltas.assignment_reading(session, device_id, digest)
+    if assignment_id is None:
         # The same answer as for a blob that does not exist: what exists is nobody's business.
         raise NotFound("blob_not_found", f"no blob {digest[:80]!r} for this device")
+    return assignment_id
 
 
 def _task(device_id: str, reply: TaskReply, session: Session) -> offers.UploadTask:

@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from fogline_server.jobs.runner import JobContext, JobKind, Outcome
 from fogline_server.jobs.tables import Job
+from fogline_server.registry.deltas import service as deltas
 from fogline_server.registry.service import QUEUE
 from fogline_server.registry.tables import Release
 from fogline_server.registry.tick import fail
@@ -30,12 +31,18 @@ def _import_model(ctx: JobContext) -> Outcome:
     return import_model(ctx)
 
 
+def _build_deltas(ctx: JobContext) -> Outcome:
+    from fogline_server.registry.deltas.job import build_deltas
+
+    return build_deltas(ctx)
+
+
 def _release_failed(session: Session, job_id: str, error: FoglineError) -> None:
     job = session.get_one(Job, job_id)
     fail(session, session.get_one(Release, job.spec["release_id"]), error)
 
 
-KINDS = tuple(
+_BUILDING = tuple(
     JobKind(
         name=name,
         queue=QUEUE,
@@ -45,3 +52,5 @@ KINDS = tuple(
     )
     for name, run in (("quantize", _quantize), ("evaluate", _evaluate), ("import_model", _import_model))
 )
+# Without deltas a release is as good, only dearer to send.
+KINDS = (*_BUILDING, JobKind(name=deltas.KIND, queue=QUEUE, run=_build_deltas))

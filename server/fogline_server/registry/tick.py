@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from fogline_server.db import events
 from fogline_server.db.database import Database
+from fogline_server.registry.deltas import service as deltas
 from fogline_server.registry.gates import check
 from fogline_server.registry.lineage import chain, head_of
 from fogline_server.registry.model import ReleaseSpec
@@ -60,6 +61,7 @@ def settle(session: Session, release_id: str, *, now: datetime, sealed: Sealed |
         fail(session, release, InvalidInput(failed[0].gate, f"{failed[0].reason}; the limit is {failed[0].limit:.1%}"))
     else:
         _seal(session, release, list(variants), now=now)
+        deltas.ask(session, release, now=now)
         if sealed is not None:
             sealed(session, release, variants)
     return True

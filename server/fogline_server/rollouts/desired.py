@@ -58,6 +58,16 @@ def reads(session: Session, device_id: str, digest: str) -> bool:
     return row is not None and bool(digest) and row.artifact_digest == digest
 
 
+def count_sent(session: Session, assignment_id: str, sent: int) -> None:
+    """Add bytes that were sent to a device to what its assignment took over the wire."""
+    session.execute(
+        update(Assignment)
+        .where(Assignment.id == assignment_id)
+        .values(wire_bytes=Assignment.wire_bytes + sent)
+        .execution_options(synchronize_session=False)
+    )
+
+
 def target_of(row: Desired | None) -> Target:
     """The artifact a row names."""
     if row is None:

@@ -126,6 +126,11 @@ class EdgeStub:
                 request_serializer=fogline__shared_dot_proto_dot_edge__pb2.FetchRequest.SerializeToString,
                 response_deserializer=fogline__shared_dot_proto_dot_edge__pb2.Chunk.FromString,
                 _registered_method=True)
+        self.Deltas = channel.unary_unary(
+                '/fogline.edge.v1.Edge/Deltas',
+                request_serializer=fogline__shared_dot_proto_dot_edge__pb2.DeltasRequest.SerializeToString,
+                response_deserializer=fogline__shared_dot_proto_dot_edge__pb2.DeltasReply.FromString,
+                _registered_method=True)
         self.Upload = channel.stream_unary(
                 '/fogline.edge.v1.Edge/Upload',
                 request_serializer=fogline__shared_dot_proto_dot_edge__pb2.UploadMessage.SerializeToString,
@@ -161,6 +166,13 @@ class EdgeServicer:
 
     def Fetch(self, request, context):
         """Bytes of a blob from an offset, so that a broken download resumes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Deltas(self, request, context):
+        """Blobs, fewer bytes together than an artifact has, that make it of what the device holds; none: fetch the artifact.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -204,6 +216,11 @@ def add_EdgeServicer_to_server(servicer, server):
                     servicer.Fetch,
                     request_deserializer=fogline__shared_dot_proto_dot_edge__pb2.FetchRequest.FromString,
                     response_serializer=fogline__shared_dot_proto_dot_edge__pb2.Chunk.SerializeToString,
+            ),
+            'Deltas': grpc.unary_unary_rpc_method_handler(
+                    servicer.Deltas,
+                    request_deserializer=fogline__shared_dot_proto_dot_edge__pb2.DeltasRequest.FromString,
+                    response_serializer=fogline__shared_dot_proto_dot_edge__pb2.DeltasReply.SerializeToString,
             ),
             'Upload': grpc.stream_unary_rpc_method_handler(
                     servicer.Upload,
@@ -303,6 +320,33 @@ class Edge:
             '/fogline.edge.v1.Edge/Fetch',
             fogline__shared_dot_proto_dot_edge__pb2.FetchRequest.SerializeToString,
             fogline__shared_dot_proto_dot_edge__pb2.Chunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Deltas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fogline.edge.v1.Edge/Deltas',
+            fogline__shared_dot_proto_dot_edge__pb2.DeltasRequest.SerializeToString,
+            fogline__shared_dot_proto_dot_edge__pb2.DeltasReply.FromString,
             options,
             channel_credentials,
             insecure,
