@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     import torch
 
 
+def names(model: torch.nn.Module) -> list[str]:
+    """Names of the parameters, in the order of the state dict."""
+    return list(_floating(model))
+
+
 def read(model: torch.nn.Module) -> dict[str, NDArray[np.float32]]:
     """Copies of the parameters, float32, in the order of the state dict."""
     return {name: tensor.cpu().numpy().astype(np.float32) for name, tensor in _floating(model).items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -46,14 +47,21 @@ def load_entry_point(group: str, name: str) -> Any:
         raise InvalidInput(f"broken_{kind}", message, name=name) from error
 
 
+def _is_plugin(name: str) -> bool:
+    return name != "base" and not name.startswith("_") and "." not in name
+
+
 def module_names(package: str) -> list[str]:
     """The plugin modules of a package: every public module but ``base``, sorted."""
     path = importlib.import_module(package).__path__
-    return sorted(m.name for m in pkgutil.iter_modules(path) if m.name != "base" and not m.name.startswith("_"))
+    return sorted(m.name for m in pkgutil.iter_modules(path) if _is_plugin(m.name))
 
 
 def load_module(package: str, name: str) -> Any:
     """Import the plugin module ``name`` of ``package``; raise InvalidInput ``unknown_<kind>`` naming the known ones."""
+    loaded = sys.modules.get(f"{package}.{name}")
+    if loaded is not None and _is_plugin(name):
+        return loaded
     kind = _singular(package)
     known = module_names(package)
     if name not in known:

@@ -141,7 +141,7 @@ class Devices(Agents):
         self._recalled: set[int] = set()
         self._gateway_deaths = ("before", "after") if mortal_gateway else ()
 
-    def wait(self, _timeout_s: float) -> None:
+    def wait(self, _timeout_s: float, **_rings: int) -> None:
         for index in range(len(self._apps)):
             for offer in self.offered(index):
                 reply = self.reply(index, offer)

@@ -58,15 +58,16 @@ class Waiter:
         self._channel = channel
         self._pubsub: redis.client.PubSub | None = None
 
-    def wait(self, timeout_s: float) -> None:
-        """Return at a ring, or after ``timeout_s`` seconds; without Redis, after a short sleep."""
+    def wait(self, timeout_s: float, *, rings: int = 1) -> None:
+        """Return at the last of so many rings, or after ``timeout_s`` seconds; without Redis, after a short sleep."""
         end = time.monotonic() + timeout_s
         try:
             if self._pubsub is None:
                 self._pubsub = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
                 self._pubsub.subscribe(self._channel)
             while (left := end - time.monotonic()) > 0:
-                if self._pubsub.get_message(timeout=left) is not None:
+                rings -= self._pubsub.get_message(timeout=left) is not None
+                if rings <= 0:
                     return
         except redis.RedisError:
             self.close()

@@ -59,11 +59,15 @@ class SqlLease:
         self._written_at = 0.0
         self._lost = False
         self._canceled = False
+        self._held = select(Job.id).where(*self._mine()).with_for_update()
 
     def check(self, session: Session) -> None:
-        held = select(Job.id).where(*self._mine()).with_for_update()
-        if session.execute(held).first() is None:
+        # The row stays locked to the end of the transaction: asked once, it is known.
+        if session.info.get(SqlLease) is self:
+            return
+        if session.execute(self._held).first() is None:
             raise LeaseLost(self.job_id)
+        session.info[SqlLease] = self
 
     def progress(self, done: int, total: int, message: str = "") -> None:
         with self._lock:

@@ -96,15 +96,15 @@ class GatewayGrid(CohortGrid):
         """Send, unless this phase was sent before; return the task ids."""
         messages = list(messages)
         ids = [self._phase.task_id(message.metadata.dst_node_id) for message in messages]
-        with self._parts.db.read() as session:
-            sent_at = session.scalars(select(Task.created_at).where(*self._mine()).limit(1)).one_or_none()
         now = self._parts.clock()
-        self._sent_at = sent_at or now
-        if sent_at is not None:
-            return ids
+        # Before the transaction: parameters that are new go to disk.
         tasks = [self._task(message, now) for message in messages]
         with self._parts.db.transaction() as session:
             self._parts.lease.check(session)
+            sent_at = session.scalars(select(Task.created_at).where(*self._mine()).limit(1)).one_or_none()
+            self._sent_at = sent_at or now
+            if sent_at is not None:
+                return ids
             session.add_all(tasks)
         self._parts.doorbell.ring(DEVICES, ",".join(task.device_id for task in tasks))
         return ids
@@ -126,8 +126,9 @@ class GatewayGrid(CohortGrid):
         if not ids:
             return []
         assert self._sent_at is not None, "they were pushed"
-        while not self._complete(self._sent_at, len(ids)):
-            self._parts.waiter.wait(LOOK_EVERY_S)
+        while missing := self._missing(self._sent_at, len(ids)):
+            # Each answer rings once; a look in between would find the round as open as before.
+            self._parts.waiter.wait(LOOK_EVERY_S, rings=missing)
         with self._parts.db.transaction() as session:
             self._parts.lease.check(session)
             # Closing before reading: the gateway locks the task's row, so a reply is either read here or late.
@@ -139,7 +140,8 @@ class GatewayGrid(CohortGrid):
         for digest in self._read:
             self._parts.blobs.cool(digest)
 
-    def _complete(self, sent_at: datetime, sent: int) -> bool:
+    def _missing(self, sent_at: datetime, sent: int) -> int:
+        """How many answers the phase still waits for; 0: it is over."""
         with self._parts.db.read() as session:
             pending, answered, usable = session.execute(self._state).one()
         self._parts.on_wait(answered, sent)
@@ -148,17 +150,17 @@ class GatewayGrid(CohortGrid):
             # More were asked than are needed: an error is no answer.
             aim, answered = min(self._phase.target, sent), usable
         if not pending or answered >= aim:
-            return True
+            return 0
         waited_s = (self._parts.clock() - sent_at).total_seconds()
         needed = quorum_of(self._phase.quorum, aim)
         if waited_s >= self._phase.deadline_s and answered >= needed:
-            return True
+            return 0
         if waited_s >= GIVE_UP_FACTOR * self._phase.deadline_s:
             raise Conflict(
                 "quorum_not_reached",
                 f"round {self._phase.round}: {answered} of {sent} devices answered in {waited_s:.0f} s; {needed} needed",
             )
-        return False
+        return aim - answered
 
     def _task(self, message: Message, now: datetime) -> Task:
         node_id = message.metadata.dst_node_id

@@ -317,7 +317,7 @@ class Trainer:
 
     def _running(self) -> list[str]:
         """Names of the running statistics among the parameters."""
-        learned = parameters.read(self._model)
+        learned = parameters.names(self._model)
         return [name for name, _ in self._model.named_buffers() if name in learned]
 
     @staticmethod

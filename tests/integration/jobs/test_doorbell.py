@@ -20,6 +20,18 @@ def test_without_redis_a_ring_is_lost_and_a_waiter_waits() -> None:
     waiter.close()
 
 
+def test_a_waiter_sleeps_on_until_as_many_have_rung_as_it_waits_for(doorbell: Doorbell) -> None:
+    waiter = doorbell.waiter("fogline:test")
+    waiter.wait(0.05)
+    for rung, wanted, returns in ((3, 3, True), (2, 3, False)):
+        for _ in range(rung):
+            doorbell.ring("fogline:test")
+        began = time.monotonic()
+        waiter.wait(30.0 if returns else 0.3, rings=wanted)
+        assert returns or time.monotonic() - began >= 0.3
+    waiter.close()
+
+
 async def test_a_listener_hears_again_after_redis_was_killed(own_redis: RedisServer) -> None:
     doorbell = Doorbell(own_redis.url)
     heard: list[str] = []
