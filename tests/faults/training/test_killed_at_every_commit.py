@@ -101,7 +101,7 @@ def test_a_private_run_killed_at_its_rounds_ends_with_the_same_noise_and_spends_
     assert expected["run"][:2] == ("SUCCEEDED", ROUNDS)
     rounds = [number for number, site in enumerate(sites) if site == COMMIT]
     assert len(rounds) == ROUNDS, "devices are asked for no statistics"
-    clips = [metrics["clip"] for *_, metrics in expected["rounds"]]
+    clips = [metrics["clip"] for *_, metrics, _ in expected["rounds"]]
     assert clips[0] == 1.0 != clips[1]
     assert world.killed_at(rounds, sites, **private) == (expected, ())
     with world.db.read() as session:
