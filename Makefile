@@ -7,7 +7,7 @@ TESTS ?= tests
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format proto bench bench-federation clean
+.PHONY: help demo test check format proto bench bench-federation bench-compression clean
 
 help: ## show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ bench: $(VENV)/.ready-dev ## measure every figure of the loop beside its peer or
 
 bench-federation: $(VENV)/.ready-dev ## measure federated training: rules, attacks, dropouts, memory (hours)
 	$(BIN)/python benchmarks/run.py federation
+
+bench-compression: $(VENV)/.ready-dev ## measure every compression method on three students (an hour)
+	$(BIN)/python benchmarks/run.py compression
 
 clean: ## remove the environment and everything a run left behind
 	rm -rf $(VENV) .fogline report.json report.html benchmarks/.venvs

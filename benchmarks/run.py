@@ -24,20 +24,26 @@ FEDERATION = (
     "federation.heterogeneous",
     "federation.robustness",
 )
-GROUPS = LOOP + FEDERATION
+# `make bench-compression`: what fits on a device, and what it costs.
+COMPRESSION = ("compression.methods",)
+UMBRELLAS = {"federation": FEDERATION, "compression": COMPRESSION}
+GROUPS = LOOP + FEDERATION + COMPRESSION
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = ", ".join(GROUPS)
     parser.add_argument(
-        "groups", nargs="*", metavar="GROUP", help=f"any of {known}; federation: all of its; default: {', '.join(LOOP)}"
+        "groups",
+        nargs="*",
+        metavar="GROUP",
+        help=f"any of {known}; federation or compression: all of its; default: {', '.join(LOOP)}",
     )
     parser.add_argument("--quick", action="store_true", help="small sizes, to try a benchmark out; writes no results")
     arguments = parser.parse_args()
-    groups = [g for name in arguments.groups or LOOP for g in (FEDERATION if name == "federation" else (name,))]
+    groups = [g for name in arguments.groups or LOOP for g in UMBRELLAS.get(name, (name,))]
     if unknown := set(groups) - set(GROUPS):
-        parser.error(f"unknown group {min(unknown)!r}; known: {known}, federation")
+        parser.error(f"unknown group {min(unknown)!r}; known: {known}, {', '.join(UMBRELLAS)}")
     options = Options(quick=arguments.quick)
     figures: list[Figure] = []
     failed = []
