@@ -80,6 +80,12 @@ def start(
     min_devices: Annotated[
         int, typer.Option(help="A round starts when so many are there.", rich_help_panel=DEVICES)
     ] = 2,
+    max_devices: Annotated[
+        int | None,
+        typer.Option(
+            help="A round asks at most so many; with fedbuff, so many work at a time.", rich_help_panel=DEVICES
+        ),
+    ] = None,
     quorum: Quorum = 0.8,
     round_deadline_s: Annotated[
         float, typer.Option(help="A round without a quorum waits on, up to four times as long.", rich_help_panel=ROUNDS)
@@ -124,6 +130,7 @@ def start(
         "exclude_tags": exclude_tag or [],
         "eligibility": pairs(condition, "--condition"),
         "min_devices": min_devices,
+        "max_devices": max_devices,
         "quorum": quorum,
         "round_deadline_s": round_deadline_s,
         "seed": seed,
