@@ -4,7 +4,7 @@ The weights of Rastegari et al., "XNOR-Net: ImageNet Classification Using Binary
 the best scale of a channel is the mean of its absolute weights; ResNet-18 falls from 69.3 to 60.8 % (to 51.2 with binary
 activations). Gradients pass straight through the sign (Bengio et al., 2013). Buys bytes on every device, a 32nd of the float
 weights; no latency, for ONNX Runtime has no XNOR kernels, which is why activations stay float. The first and the last layer
-stay float too, as in the paper. Networks of some thousand weights lose much.
+stay float too, as in the paper. How much a network loses has to be measured.
 """
 
 from __future__ import annotations
