@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from sqlalchemy import update
+from sqlalchemy import bindparam, update
 from sqlalchemy.orm import Session
 
 from fogline_server.db import events
@@ -14,6 +14,9 @@ from fogline_server.devices.rules import check_attributes, check_hello
 from fogline_server.devices.tables import Device
 from fogline_shared.protocol import Hello, Scalar
 from fogline_shared.states import DEVICE, DeviceState
+
+_TABLE = Device.metadata.tables[Device.__tablename__]
+_SET_TRAINED = update(_TABLE).where(_TABLE.c.id == bindparam("of")).values(last_trained_at=bindparam("at"))
 
 
 def hello(session: Session, device_id: str, greeting: Hello, *, now: datetime, lease_s: float) -> Device:
@@ -58,12 +61,8 @@ def disconnected(session: Session, device_id: str, boot_id: str, *, now: datetim
 
 def trained(session: Session, device_id: str, *, now: datetime) -> None:
     """The device has ended a training: what lies between two of them is counted from here."""
-    session.execute(
-        update(Device)
-        .where(Device.id == device_id)
-        .values(last_trained_at=now)
-        .execution_options(synchronize_session=False)
-    )
+    # The table's own update: the mapped class's costs several times as much, and every reply to a training comes here.
+    session.execute(_SET_TRAINED, {"of": device_id, "at": now})
 
 
 def set_attributes(session: Session, device_id: str, attributes: Mapping[str, Scalar]) -> None:

@@ -123,7 +123,6 @@ class Transfer:
     def _receive(self, device_id: str, run_id: str, reply: TaskReply) -> bool:
         """Commit the reply, then ring, even if its device has hung up meanwhile; True when it was here before."""
         with self._parts.db.transaction() as session:
-            require_admitted(session, device_id)
             duplicate = offers.receive(session, device_id, reply, now=utc_now())
         self._parts.doorbell.ring(RUN + run_id)
         return duplicate
@@ -238,7 +237,6 @@ def _may_read(device_id: str, digest: str, session: Session) -> str:
 
 def _task(device_id: str, reply: TaskReply, session: Session) -> offers.UploadTask:
     """What the reply is to; raises Exhausted ``reply_too_large`` beside what :func:`offers.task_for_upload` does."""
-    require_admitted(session, device_id)
     task = offers.task_for_upload(session, device_id, reply.task_id)
     if reply.size > task.max_reply_bytes:
         message = f"{reply.size} bytes where {task.max_reply_bytes} are allowed"

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from fogline_server.devices import service as devices
+from fogline_server.devices.tables import Device
 from fogline_server.training.tables import Run, Task, Update
 from fogline_shared.errors import InvalidInput, NotFound
 from fogline_shared.protocol import BlobRef, TaskOffer, TaskReply
-from fogline_shared.states import RunState, UpdateVerdict
+from fogline_shared.states import DeviceState, RunState, UpdateVerdict
 
 MAX_RECORDS_BYTES = 256 * 1024
 
@@ -71,11 +72,11 @@ def _offer(task: Task, spec: Mapping[str, Any]) -> TaskOffer:
 
 
 def task_for_upload(session: Session, device_id: str, task_id: str) -> UploadTask:
-    """Limits for one reply; raises NotFound ``task_unknown`` when the device was never given that task."""
-    statement = select(Task.run_id, Task.max_reply_bytes).where(Task.id == task_id, Task.device_id == device_id)
+    """Limits for one reply; raises NotFound ``task_unknown`` when the device was never given that task, or like ``require_admitted``."""
+    statement = select(Task.run_id, Task.max_reply_bytes).where(*_of_admitted(device_id, task_id))
     task = session.execute(statement).one_or_none()
     if task is None:
-        raise _unknown(task_id)
+        raise _refusal(session, device_id, task_id)
     return UploadTask(run_id=task.run_id, max_reply_bytes=task.max_reply_bytes)
 
 
@@ -90,7 +91,7 @@ def receive(session: Session, device_id: str, reply: TaskReply, *, now: datetime
 
     The first reply counts. One that comes after its round closed is kept as LATE and counts for nothing. Records that
     are not records are an answer too, of a device that failed: refusing them would have it try for ever.
-    Raises NotFound ``task_unknown``, InvalidInput ``reply_too_large``.
+    Raises NotFound ``task_unknown``, InvalidInput ``reply_too_large``, or like ``require_admitted``.
     """
     # The row lock orders this against the trainer closing the round: a reply is in before, or late after.
     task = _locked_task_of(session, device_id, reply.task_id)
@@ -126,14 +127,22 @@ def receive(session: Session, device_id: str, reply: TaskReply, *, now: datetime
 
 
 def _locked_task_of(session: Session, device_id: str, task_id: str) -> Task:
-    statement = select(Task).where(Task.id == task_id, Task.device_id == device_id).with_for_update()
+    statement = select(Task).where(*_of_admitted(device_id, task_id)).with_for_update(of=Task)
     task = session.scalars(statement).one_or_none()
     if task is None:
-        raise _unknown(task_id)
+        raise _refusal(session, device_id, task_id)
     return task
 
 
-def _unknown(task_id: str) -> NotFound:
+def _of_admitted(device_id: str, task_id: str) -> tuple[ColumnElement[bool], ...]:
+    """That task, if the device it is for may still speak: one question in place of two."""
+    mine = (Task.id == task_id, Task.device_id == device_id)
+    return (*mine, Device.id == Task.device_id, Device.state != DeviceState.REVOKED)
+
+
+def _refusal(session: Session, device_id: str, task_id: str) -> NotFound:
+    """Why there is no such task; raises like ``require_admitted`` when it is for the device itself."""
+    devices.require_admitted(session, device_id)
     return NotFound("task_unknown", f"no task {task_id!r} for this device", task_id=task_id)
 
 

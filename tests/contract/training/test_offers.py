@@ -9,9 +9,10 @@ import pytest
 from training_fleet import add_devices, create_run, device_id
 
 from fogline_server.db.database import Database
+from fogline_server.devices import service as devices
 from fogline_server.training import offers
 from fogline_server.training.tables import Run, Task, Update
-from fogline_shared.errors import InvalidInput, NotFound
+from fogline_shared.errors import Forbidden, InvalidInput, NotFound
 from fogline_shared.protocol import TaskReply
 from fogline_shared.states import RunState, UpdateVerdict
 
@@ -111,6 +112,15 @@ def test_foreign_or_unknown_task_is_not_found(database: Database, task: str) -> 
             receive(database, reply(task_id), device=device)
         with database.read() as session, pytest.raises(NotFound, match="task_unknown"):
             offers.task_for_upload(session, device_id(device), task_id)
+
+
+def test_reply_of_a_revoked_device_is_refused(database: Database, task: str) -> None:
+    with database.transaction() as session:
+        devices.revoke(session, device_id(0), now=NOW, actor="test")
+    with pytest.raises(Forbidden, match="device_revoked"):
+        receive(database, reply(task))
+    with database.read() as session, pytest.raises(Forbidden, match="device_revoked"):
+        offers.task_for_upload(session, device_id(0), task)
 
 
 def test_too_large_reply_is_refused_and_an_honest_one_taken(database: Database, task: str) -> None:
