@@ -90,12 +90,25 @@ def build_engine(settings: Settings) -> Engine:
     """The job engine of a worker or a coordinator, with every kind of job there is."""
     return Engine(
         Database(settings.resolved_database_url),
-        BlobStore(settings.blob_dir),
+        build_blobs(settings),
         Doorbell(settings.redis_url),
         kinds={kind.name: kind for kind in _kinds(settings)},
         lease_s=settings.lease_s,
         ring=make_ring(make_celery(settings.redis_url)),
     )
+
+
+def build_blobs(settings: Settings) -> BlobStore:
+    """The blob store, with the cold tier that is set; raises InvalidInput ``invalid_setting``."""
+    url = settings.cold_url.get_secret_value()
+    if not url:
+        return BlobStore(settings.blob_dir, hot_bytes=settings.hot_bytes)
+    # Imported here: few coordinators have a cold tier.
+    from fogline_server.blobs.cold import ColdTier
+    from fogline_server.registry.deltas.tensors import tensors
+
+    cold = ColdTier(url, timeout_s=settings.cold_timeout_s, tensors=tensors)
+    return BlobStore(settings.blob_dir, cold=cold, hot_bytes=settings.hot_bytes)
 
 
 def build_coordinator(settings: Settings) -> Coordinator:

@@ -54,6 +54,18 @@ class Settings(BaseSettings):
     data_allow: str = Field(
         default="", description="more folders and URL prefixes that batch jobs may read and write, comma separated"
     )
+    cold_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="fsspec URL of the tier that holds every blob; empty: only blobs in state_dir do",
+    )
+    cold_timeout_s: float = Field(default=30.0, gt=0, description="how long one request to the cold tier may take")
+    hot_bytes: int | None = Field(
+        default=None, gt=0, description="what the blobs in state_dir may take; needs a cold tier; default: no bound"
+    )
+    collect_every_s: float = Field(default=0.0, ge=0, description="how often blobs nobody needs are removed; 0: never")
+    collect_grace_s: float = Field(
+        default=86_400.0, ge=3600, description="how long the collector leaves a blob alone after it was written"
+    )
     worker_alive_file: Path | None = Field(
         default=None, description="touched every few seconds by a worker that takes work; for a health check"
     )

@@ -189,7 +189,7 @@ class GatewayGrid(CohortGrid):
         if (known := self._written.get(id(record))) is None:
             place = flower.origin(record)
             if place is not None and self._parts.blobs.exists(place.name):
-                known = BlobRef(record=name, digest=place.name, size=place.stat().st_size)
+                known = BlobRef(record=name, digest=place.name, size=self._parts.blobs.size(place.name))
             else:
                 blob = self._parts.blobs.put(tensors.encode(flower.arrays_of(record)))
                 known = BlobRef(record=name, digest=blob.digest, size=blob.size)
