@@ -123,8 +123,7 @@ class AsynchronousGatewayGrid(GatewayGrid):
         run_id, number = self._phase.run_id, self._phase.round
         with self._parts.db.transaction() as session:
             self._parts.lease.check(session)
-            size, most = self._step.size, self._step.max_staleness
-            buffer.take(session, run_id, number, size=size, max_staleness=most, now=self._parts.clock())
+            buffer.take(session, run_id, number, size=self._step.size, max_staleness=self._step.max_staleness)
         return self._taken()
 
     def _refill(self, message: Message) -> bool:

@@ -34,6 +34,15 @@ class Level:
     pending: int
 
 
+def close_expired(session: Session, run_id: str, *, now: datetime) -> None:
+    """Devices past their deadline give up their places, before others, or they themselves, are asked in their stead.
+
+    Closing, not only passing over: the gateway locks the task's row, so by whatever clock, a reply is in before, or late after.
+    """
+    expired = (Task.run_id == run_id, Task.kind == TRAIN, Task.closed.is_(False), Task.deadline <= now)
+    session.execute(update(Task).where(*expired).values(closed=True))
+
+
 def busy(session: Session, run_id: str, *, now: datetime) -> set[str]:
     """Ids of the devices that are at work on the run, or whose update waits: none is asked again, so each has one at most."""
     return set(session.scalars(_tasks(run_id).where(_busy(now)).with_only_columns(Task.device_id)))
@@ -41,18 +50,17 @@ def busy(session: Session, run_id: str, *, now: datetime) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Busy:
-    """A device that is not asked. ``round``: whose version it began from; ``waits``: its update is in the buffer."""
+    """What keeps a device busy. ``round``: whose version it began from; ``waits``: its update is in the buffer."""
 
-    device_id: str
     round: int
     waits: bool
 
 
-def busy_devices(session: Session, run_id: str, *, now: datetime) -> Sequence[Busy]:
-    """The same with what keeps them busy, by device."""
-    rows = _tasks(run_id).where(_busy(now)).order_by(Task.device_id)
-    told = session.execute(rows.with_only_columns(Task.device_id, Task.round, Update.task_id)).tuples()
-    return [Busy(device_id=device, round=number, waits=update is not None) for device, number, update in told]
+def busy_with(session: Session, run_id: str, device_id: str, *, now: datetime) -> Busy | None:
+    """What keeps one device busy; None: a step may ask it."""
+    rows = _tasks(run_id, Task.device_id == device_id).where(_busy(now)).with_only_columns(Task.round, Update.task_id)
+    told = session.execute(rows).tuples().one_or_none()
+    return None if told is None else Busy(round=told[0], waits=told[1] is not None)
 
 
 def oldest(session: Session, run_id: str, *, default: int) -> int:
@@ -79,13 +87,8 @@ def taken(session: Session, run_id: str, number: int) -> Sequence[tuple[Update, 
     return session.execute(mine.order_by(Update.received_at, Update.task_id)).tuples().all()
 
 
-def take(session: Session, run_id: str, number: int, *, size: int, max_staleness: int, now: datetime) -> None:
-    """Give step ``number`` the first ``size`` usable updates, and every answer that is none: a failure, a late or too stale one.
-
-    Tasks past their deadline are closed: whatever comes of them is late.
-    """
-    expired = (Task.run_id == run_id, Task.kind == TRAIN, Task.closed.is_(False), Task.deadline <= now)
-    session.execute(update(Task).where(*expired).values(closed=True))
+def take(session: Session, run_id: str, number: int, *, size: int, max_staleness: int) -> None:
+    """Give step ``number`` the first ``size`` usable updates, and every answer that is none: a failure, a late or too stale one."""
     late = and_(Update.verdict == UpdateVerdict.LATE, Update.step.is_(None))
     rows = select(Update, Task.round).join(Task, Task.id == Update.task_id)
     rows = rows.where(Task.run_id == run_id, Task.kind == TRAIN, or_(_WAITS, late))

@@ -72,6 +72,7 @@ def choose_cohort(
     """
     eligible = devices.eligible(session, wanted(session.get_one(Run, run_id), spec, number), now=now)
     if number and spec.rule().asynchronous:
+        buffer.close_expired(session, run_id, now=now)
         busy = buffer.busy(session, run_id, now=now)
         free = [device for device in eligible if device.id not in busy]
         there = len(free) + len(busy)
@@ -103,6 +104,7 @@ def refill(session: Session, run_id: str, spec: RunSpec, number: int, *, now: da
     run, row = session.get_one(Run, run_id), session.get_one(Round, (run_id, number))
     if run.state == RunState.PAUSED:
         return {}
+    buffer.close_expired(session, run_id, now=now)
     busy = buffer.busy(session, run_id, now=now)
     eligible = devices.eligible(session, wanted(run, spec, number), now=now)
     free = [device for device in eligible if device.id not in busy and device.id not in row.cohort]
@@ -216,10 +218,10 @@ def _write_verdicts(
     An asynchronous step judges what it took from the buffer, whichever round asked for it.
     """
     query = select(Task.kind, Task.node_id, Update).join(Update, Update.task_id == Task.id)
-    asked = and_(Task.round == row.number, Task.attempt == attempts.number_of(row))
+    mine = and_(Task.round == row.number, Task.attempt == attempts.number_of(row))
     if asynchronous:
-        asked = and_(asked, Task.kind != buffer.TRAIN)
-    rows = session.execute(query.where(Task.run_id == row.run_id, or_(asked, Update.step == row.number))).tuples().all()
+        mine = or_(and_(mine, Task.kind != buffer.TRAIN), Update.step == row.number)
+    rows = session.execute(query.where(Task.run_id == row.run_id, mine)).tuples().all()
     updates = {(kind, node_id): update for kind, node_id, update in rows if update.verdict is None}
     for kind, judged in judgements.items():
         for judgement in judged:

@@ -55,9 +55,7 @@ def why_not(session: Session, device_id: str, run_id: str, *, now: datetime) -> 
     taking_part = started is not None and device_id in started.cohort
     busy = None
     if spec.rule().asynchronous:
-        busy = next(
-            (each for each in buffer.busy_devices(session, run_id, now=now) if each.device_id == device_id), None
-        )
+        busy = buffer.busy_with(session, run_id, device_id, now=now)
         # It may have been asked many steps before, or have been taken already.
         taking_part = busy is not None if number > 1 else taking_part
     notes = [

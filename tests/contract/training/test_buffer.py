@@ -226,6 +226,18 @@ def test_a_device_past_its_deadline_is_free_again_and_what_it_sends_is_late_once
     assert (floor.row(1, 1).step, floor.row(1, 1).code) == (2, "round_over"), "it is in the figures of one step"
 
 
+def test_a_device_that_was_asked_anew_has_one_update_whatever_the_gateways_clock_says(floor: Floor) -> None:
+    floor.step(floor.open(1), answers(floor, 1, 2, 0))
+    floor.close(1)
+    floor.later(4 * DEADLINE_S)
+    second = floor.open(2)
+    now, floor.now = floor.now, NOW
+    floor.answer(1, 1)
+    floor.now = now
+    assert floor.row(1, 1).verdict == "LATE"
+    assert said(floor.step(second, answers(floor, 2, 1, 3))) == {1: 2.25, 3: 2.25}
+
+
 def test_what_is_too_stale_is_late_and_frees_its_device(floor: Floor) -> None:
     for number in (1, 2, 3):
         assert said(floor.step(floor.open(number), answers(floor, number, 2, 0))).keys() == {0, 2}
