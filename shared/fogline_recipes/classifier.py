@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from fogline_recipes.optimisers import optimiser_of
 from fogline_shared.recipe import ChannelSums, Dataset, Evaluation, Recipe, Standardisation, TrainPlan, TrainResult
 
 if TYPE_CHECKING:
@@ -78,8 +79,7 @@ class Classifier(Recipe):
         import torch
 
         generator = torch.Generator().manual_seed(plan.seed)
-        kind = torch.optim.SGD if plan.optimiser == "sgd" else torch.optim.AdamW
-        optimiser = kind(model.parameters(), plan.learning_rate, weight_decay=self.weight_decay)
+        optimiser = optimiser_of(plan, model.parameters(), weight_decay=self.weight_decay)
         anchor = [p.detach().clone() for p in model.parameters()] if plan.proximal_mu > 0 else []
         mean, scale = _per_channel(standardisation, len(self.input_shape))
         model.train()

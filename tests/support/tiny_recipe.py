@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from fogline_recipes.optimisers import optimiser_of
 from fogline_shared.errors import InvalidInput
 from fogline_shared.recipe import (
     ChannelSums,
@@ -100,8 +101,7 @@ class Tiny(Recipe):
         torch.set_num_threads(1)
         x, y = _standardised(data.x, standardisation), torch.from_numpy(data.y)
         generator = torch.Generator().manual_seed(plan.seed)
-        kind = torch.optim.SGD if plan.optimiser == "sgd" else torch.optim.AdamW
-        optimiser = kind(model.parameters(), plan.learning_rate)
+        optimiser = optimiser_of(plan, model.parameters(), weight_decay=0.0 if plan.optimiser == "sgd" else 0.01)
         model.train()
         losses: list[float] = []
         for _ in range(plan.epochs):
