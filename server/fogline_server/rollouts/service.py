@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from fogline_server.db import events
@@ -132,6 +132,12 @@ def stages_of(session: Session, rollout_id: str) -> Sequence[Stage]:
     """The stages in order; NotFound ``rollout_not_found``."""
     get_rollout(session, rollout_id)
     return session.scalars(select(Stage).where(Stage.rollout_id == rollout_id).order_by(Stage.number)).all()
+
+
+def wire_bytes(session: Session, rollout_id: str) -> int:
+    """What was sent to the rollout's devices so far, of its artifact or of deltas that lead to it."""
+    total = session.scalar(select(func.sum(Assignment.wire_bytes)).where(Assignment.rollout_id == rollout_id))
+    return int(total or 0)
 
 
 def assignments_of(

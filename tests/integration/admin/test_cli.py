@@ -16,8 +16,12 @@ from population import ARTIFACT
 
 from fogline_server.cli import main
 from fogline_server.cli.exits import MEANING, Exit
+from fogline_server.db.base import utc_now
 from fogline_server.jobs.service import get_job
 
+from fogline_server.registry.deltas import service as deltas
+from fogline_server.registry.deltas.service import Pair
+from fogline_shared.delta import NOTHING
 
 @dataclass(frozen=True)
 class Said:
@@ -384,6 +388,18 @@ def test_the_coordinator_of_this_folder_is_found(fogline, sqlite_plant, monkeypa
 
 def test_events_are_followed_as_they_happen_until_ctrl_c(sqlite_plant):
     environment = {"FOGLINE_URL": sqlite_plant.url, "FOGLINE_API_KEY": sqlite_plant.keys["admin"], "PATH": "/usr/bin"}
+def test_deltas_of_a_release_are_shown_and_measured(fogline, sqlite_plant):
+    assert "no deltas" in fogline("release", "deltas", "champion").err
+    pair = Pair(variant="student_int8", base=NOTHING, target=sqlite_plant.ids.digest)
+    with sqlite_plant.db.transaction() as session:
+        deltas.add(session, pair, digest="d" * 64, size=3, target_size=len(ARTIFACT), now=utc_now())
+    assert "nothing (compressed)" in fogline("release", "deltas", "champion").out
+    measured = fogline("release", "delta", "champion", "champion", "--json").json
+    assert (measured["variant"], measured["full_bytes"]) == ("student_int8", len(ARTIFACT))
+    assert measured["peak_bytes"] < 8 << 20
+    assert "copy and hash" in fogline("release", "delta", "champion", "champion").out
+
+
     # Whoever runs the tests in the background ignores SIGINT, and children inherit that.
     command = [
         "env",

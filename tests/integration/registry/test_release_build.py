@@ -13,6 +13,7 @@ from fogline_server.compression.engine import manifest_of, open_session, run
 from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
 from fogline_server.registry import service
+from fogline_server.jobs.tables import Job
 from fogline_server.registry.build import Source, build_artifacts
 from fogline_server.registry.model import ReleaseSpec
 from fogline_server.registry.tick import tick
@@ -43,6 +44,8 @@ def test_a_release_has_three_measured_variants_and_a_reasoned_choice(database: D
     for variant in variants.values():
         assert variant.metrics["accuracy"] > 0.9
         assert variant.metrics["unseen"]["examples"] == 200
+        # Asked for with the seal, in one transaction.
+        assert session.query(Job).filter(Job.dedupe_key == f"deltas:{release.id}").one().state == "QUEUED"
         assert variant.metrics["p50_us"] > 0
         assert variant.metrics["bytes"] == variant.size
     assert variants["student_int8"].metrics["agreement"] > 0.95

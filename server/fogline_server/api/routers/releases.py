@@ -23,8 +23,10 @@ from fogline_server.api.schemas import ID_PATTERN, Cursor, Id, Limit, Page, Path
 from fogline_server.api.services import Parts
 from fogline_server.db.base import utc_now
 from fogline_server.registry import service
+from fogline_server.registry.deltas import service as deltas
 from fogline_server.registry.model import STUDENT_INT8, ReleaseSpec
 from fogline_server.registry.tables import Release
+from fogline_shared.delta import NOTHING
 from fogline_shared.states import ReleaseState
 
 _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
@@ -105,6 +107,23 @@ class VerificationView(Resource):
 
 
 class AliasView(Resource):
+class DeltaView(Resource):
+    """How devices are brought to a variant from ``base``; null: the artifact compressed. Sizes in bytes."""
+
+    variant: str
+    base_digest: str | None
+    base_release: str | None
+    digest: str
+    size: int
+    target_digest: str
+    target_size: int
+    created_at: datetime
+
+
+class Deltas(Resource):
+    items: list[DeltaView]
+
+
     name: str
     release_id: str
     moved_at: datetime
@@ -237,6 +256,29 @@ def download_artifact(request: Request, services: Parts, release: PathId, varian
     return FileResponse(
         services.blobs.path(row.digest),
         media_type="application/octet-stream",
+@router.get("/releases/{release:id}/deltas", responses=responses(404))
+def list_deltas(services: Parts, release: PathId) -> Deltas:
+    """The deltas that lead to the release's variants. A job builds them once the release is READY."""
+    with services.db.read() as session:
+        found = deltas.of_release(session, service.get_release(session, release).id)
+        names = deltas.names_of(session, [delta.base_digest for _, delta in found])
+        return Deltas(
+            items=[
+                DeltaView(
+                    variant=variant.name,
+                    base_digest=None if delta.base_digest == NOTHING else delta.base_digest,
+                    base_release=names.get(delta.base_digest),
+                    digest=delta.digest,
+                    size=delta.size,
+                    target_digest=delta.target_digest,
+                    target_size=delta.target_size,
+                    created_at=delta.created_at,
+                )
+                for variant, delta in found
+            ]
+        )
+
+
         filename=f"{release}-{variant}.onnx",
         headers={"ETag": f'"{row.digest}"'},
     )

@@ -87,6 +87,12 @@ class RolloutView(Resource):
     finished_at: datetime | None
 
 
+class RolloutDetail(RolloutView):
+    """``wire_bytes``: what was sent to its devices so far, of the artifact or of deltas that lead to it."""
+
+    wire_bytes: int
+
+
 class PreviewView(Resource):
     """What the rollout would do now. ``stages``: devices reached by the end of each."""
 
@@ -134,6 +140,7 @@ class AssignmentView(Resource):
     attempt: int
     code: str
     message: str
+    wire_bytes: int
     created_at: datetime
     updated_at: datetime
 
@@ -173,10 +180,11 @@ def create_rollout(
 
 
 @router.get("/{rollout_id:id}", responses=responses(404))
-def get_rollout(services: Parts, rollout_id: PathId) -> RolloutView:
-    """One rollout."""
+def get_rollout(services: Parts, rollout_id: PathId) -> RolloutDetail:
+    """One rollout, and what it took over the wire."""
     with services.db.read() as session:
-        return RolloutView.model_validate(service.get_rollout(session, rollout_id))
+        view = RolloutView.model_validate(service.get_rollout(session, rollout_id))
+        return RolloutDetail(**view.model_dump(), wire_bytes=service.wire_bytes(session, rollout_id))
 
 
 @router.get("/{rollout_id:id}/stages", responses=responses(404))

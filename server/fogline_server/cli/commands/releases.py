@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,6 +41,31 @@ _VARIANTS = (
     ("sha-256", lambda v: v["digest"][:12]),
 )
 
+_DELTAS = (
+    ("variant", "variant"),
+    ("from", lambda d: d["base_release"] or (d["base_digest"] or "nothing (compressed)")[:20]),
+    ("size", show.size("size")),
+    ("whole", show.size("target_size")),
+    ("created", show.when("created_at")),
+)
+_MEASURED = (
+    ("variant", "variant"),
+    ("full", lambda m: f"{m['full_bytes']:,} bytes"),
+    ("full, zstd 19", lambda m: f"{m['zstd_bytes']:,} bytes"),
+    ("delta", lambda m: f"{m['delta_bytes']:,} bytes, 1/{m['zstd_bytes'] / m['delta_bytes']:.1f} of zstd 19"),
+    ("apply", lambda m: f"{m['apply_s'] * 1e3:.2f} ms; copy and hash {m['copy_s'] * 1e3:.2f} ms"),
+    ("peak memory", lambda m: None if m["peak_bytes"] is None else f"{m['peak_bytes'] / 1024:,.0f} KiB more"),
+)
+
+_PICK = (
+    ("variant", "name"),
+    ("accuracy", lambda v: f"{v['accuracy']:.1%}"),
+    ("worst class", lambda v: f"{v['worst_class']:.1%}"),
+    ("bytes sent", "size"),
+    ("p50 µs", "p50_us"),
+    ("beaten by none", lambda v: "yes" if v["front"] else "no"),
+    ("out because", lambda v: "; ".join(v["refused"])),
+)
 
 @app.command("create")
 def create(
@@ -182,3 +208,36 @@ def list_aliases(context: typer.Context, *, as_json: AsJson = False) -> None:
         return show.json_out(items)
     columns = (("alias", "name"), ("release", "release_id"), ("moved", show.when("moved_at")))
     return show.table(items, columns, empty="no aliases")
+@app.command("deltas")
+def list_deltas(context: typer.Context, release: str, *, as_json: AsJson = False) -> None:
+    """What devices can be sent in place of a release's artifacts."""
+    items = api(context).get(f"/v1/releases/{release}/deltas")["items"]
+    if as_json:
+        return show.json_out(items)
+    return show.table(items, _DELTAS, empty="no deltas; a job builds them when the release is READY")
+
+
+@app.command("delta")
+def measure_delta(
+    context: typer.Context,
+    base: str,
+    target: str,
+    *,
+    variant: Annotated[str | None, typer.Option(help="Default: the default variant of TARGET.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Build the delta from release BASE to release TARGET here, and measure what it saves and what applying it costs."""
+    from fogline_server.registry.deltas.measure import measure
+
+    connection = api(context)
+    name = variant or connection.get(f"/v1/releases/{target}")["default_variant"]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / place for place in ("base", "target")]
+        for release, file in zip((base, target), files, strict=True):
+            connection.download(f"/v1/releases/{release}/variants/{name}/artifact", file)
+        measured = {"variant": name, **measure(*(file.read_bytes() for file in files)).as_json()}
+    if as_json:
+        return show.json_out(measured)
+    return show.record(measured, _MEASURED)
+
+

@@ -23,6 +23,7 @@ _COLUMNS = (
     ("created", show.when("created_at")),
     ("reason", "reason"),
 )
+_SENT = ("over the wire", show.size("wire_bytes"))
 _STAGES = (
     ("stage", lambda s: s["number"] + 1),
     ("percent", "percent"),
@@ -110,7 +111,7 @@ def show_rollout(context: typer.Context, rollout: str, *, as_json: AsJson = Fals
     stages = connection.get(f"/v1/rollouts/{rollout}/stages")["items"]
     if as_json:
         return show.json_out({**item, "stages": stages})
-    show.record(item, (*_COLUMNS, ("starts", "start_at"), ("previous release", "previous_release_id")))
+    show.record(item, (*_COLUMNS, ("starts", "start_at"), ("previous release", "previous_release_id"), _SENT))
     return show.table(stages, _STAGES, empty="no stages")
 
 
@@ -127,6 +128,7 @@ def list_assignments(
         ("stage", lambda a: a["stage"] + 1),
         ("state", "state"),
         ("attempt", "attempt"),
+        _SENT,
         ("changed", show.when("updated_at")),
         ("message", lambda a: f"{a['code']}: {a['message']}" if a["code"] else None),
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
+from fogline_server.blobs.store import BlobStore
 from fogline_server.db import events
 from fogline_server.db.base import utc_now
 from fogline_server.jobs.runner import JobContext, Outcome
 from fogline_server.registry.deltas import build, service
 from fogline_server.registry.deltas.service import Pair
 from fogline_shared.delta import NOTHING
+from fogline_shared.errors import Corrupt, NotFound
 
 
 def build_deltas(ctx: JobContext) -> Outcome:
@@ -18,15 +20,17 @@ def build_deltas(ctx: JobContext) -> Outcome:
     with ctx.db.read() as session:
         pairs = service.wanted(session, release_id)
     kept: list[tuple[Pair, str, int, int]] = []
+    skipped = {}
     for done, pair in enumerate(pairs):
-        ctx.lease.progress(done, len(pairs), f"{pair.variant} from {pair.base[:12]}")
+        ctx.lease.progress(done, len(pairs), _named(pair))
         target = ctx.blobs.read(pair.target)
-        packed = build.pack(target)
-        if pair.base == NOTHING:
-            made, limit = packed, len(target)
-        else:
-            made, limit = build.build(ctx.blobs.read(pair.base), target), min(len(packed), len(target))
-        if len(made) < limit:
+        try:
+            made = _smallest(ctx.blobs, pair.base, target)
+        except (Corrupt, NotFound) as error:
+            # A base that is lost helps nobody; the deltas from others do.
+            skipped[_named(pair)] = error.code
+            continue
+        if made is not None:
             blob = ctx.blobs.put([made])
             kept.append((pair, blob.digest, blob.size, len(target)))
 
@@ -36,5 +40,18 @@ def build_deltas(ctx: JobContext) -> Outcome:
             service.add(session, pair, digest=digest, size=size, target_size=target_size, now=now)
         events.record(session, "release.deltas_built", "release", release_id, deltas=len(kept))
 
-    sizes = {f"{pair.variant} from {pair.base[:12]}": size for pair, _, size, _ in kept}
-    return Outcome(result={"deltas": sizes}, commit=commit)
+    sizes = {_named(pair): size for pair, _, size, _ in kept}
+    return Outcome(result={"deltas": sizes, "skipped": skipped}, commit=commit)
+
+
+def _smallest(blobs: BlobStore, base: str, target: bytes) -> bytes | None:
+    """The delta, if it is worth it."""
+    packed = build.pack(target)
+    if base == NOTHING:
+        return packed if len(packed) < len(target) else None
+    made = build.build(blobs.read(base), target)
+    return made if len(made) < min(len(packed), len(target)) else None
+
+
+def _named(pair: Pair) -> str:
+    return f"{pair.variant} from {'nothing' if pair.base == NOTHING else pair.base[:12]}"

@@ -112,6 +112,17 @@ def of_release(session: Session, release_id: str) -> Sequence[tuple[Variant, Del
     return [(variant, delta) for variant, delta in session.execute(query)]
 
 
+def names_of(session: Session, digests: Collection[str]) -> Mapping[str, str]:
+    """The newest release that has each artifact, by digest."""
+    rows = session.execute(
+        select(Variant.digest, Release.name)
+        .join(Release, Release.id == Variant.release_id)
+        .where(Variant.digest.in_(digests))
+        .order_by(Release.id)
+    )
+    return {row.digest: row.name for row in rows}
+
+
 def way(session: Session, target: str, target_size: int, held: Collection[str]) -> list[DeltaStep]:
     """The deltas, in order, that bring a device to ``target`` in the fewest bytes; none: the artifact itself is cheapest."""
     best = cheapest(_leading_to(session, target), target, held)
