@@ -18,10 +18,10 @@ from fogline_server.cli import main
 from fogline_server.cli.exits import MEANING, Exit
 from fogline_server.db.base import utc_now
 from fogline_server.jobs.service import get_job
-
 from fogline_server.registry.deltas import service as deltas
 from fogline_server.registry.deltas.service import Pair
 from fogline_shared.delta import NOTHING
+
 
 @dataclass(frozen=True)
 class Said:
@@ -360,6 +360,18 @@ def test_waiting_for_what_fails_exits_with_7_and_the_reason(fogline, sqlite_plan
     assert "int8_too_bad: int8 loses 4.1 % against float" in said.err
 
 
+def test_deltas_of_a_release_are_shown_and_measured(fogline, sqlite_plant):
+    assert "no deltas" in fogline("release", "deltas", "champion").err
+    pair = Pair(variant="student_int8", base=NOTHING, target=sqlite_plant.ids.digest)
+    with sqlite_plant.db.transaction() as session:
+        deltas.add(session, pair, digest="d" * 64, size=3, target_size=len(ARTIFACT), now=utc_now())
+    assert "nothing (compressed)" in fogline("release", "deltas", "champion").out
+    measured = fogline("release", "delta", "champion", "champion", "--json").json
+    assert (measured["variant"], measured["full_bytes"]) == ("student_int8", len(ARTIFACT))
+    assert measured["peak_bytes"] < 8 << 20
+    assert "copy and hash" in fogline("release", "delta", "champion", "champion").out
+
+
 def test_a_damaged_release_is_found(fogline, sqlite_plant):
     assert fogline("release", "verify", "champion").code == 0
     path = sqlite_plant.app.state.services.blobs.path(sqlite_plant.ids.digest)
@@ -388,18 +400,6 @@ def test_the_coordinator_of_this_folder_is_found(fogline, sqlite_plant, monkeypa
 
 def test_events_are_followed_as_they_happen_until_ctrl_c(sqlite_plant):
     environment = {"FOGLINE_URL": sqlite_plant.url, "FOGLINE_API_KEY": sqlite_plant.keys["admin"], "PATH": "/usr/bin"}
-def test_deltas_of_a_release_are_shown_and_measured(fogline, sqlite_plant):
-    assert "no deltas" in fogline("release", "deltas", "champion").err
-    pair = Pair(variant="student_int8", base=NOTHING, target=sqlite_plant.ids.digest)
-    with sqlite_plant.db.transaction() as session:
-        deltas.add(session, pair, digest="d" * 64, size=3, target_size=len(ARTIFACT), now=utc_now())
-    assert "nothing (compressed)" in fogline("release", "deltas", "champion").out
-    measured = fogline("release", "delta", "champion", "champion", "--json").json
-    assert (measured["variant"], measured["full_bytes"]) == ("student_int8", len(ARTIFACT))
-    assert measured["peak_bytes"] < 8 << 20
-    assert "copy and hash" in fogline("release", "delta", "champion", "champion").out
-
-
     # Whoever runs the tests in the background ignores SIGINT, and children inherit that.
     command = [
         "env",

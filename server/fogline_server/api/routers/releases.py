@@ -90,23 +90,6 @@ class Variants(Resource):
     items: list[VariantView]
 
 
-class ProblemView(Resource):
-    code: str
-    subject: str
-    message: str
-
-
-class VerificationView(Resource):
-    """The answer of a verification. ``ok``: every byte is what the sealed release says."""
-
-    release_id: str
-    ok: bool
-    blobs_checked: int
-    bytes_checked: int
-    problems: list[ProblemView]
-
-
-class AliasView(Resource):
 class DeltaView(Resource):
     """How devices are brought to a variant from ``base``; null: the artifact compressed. Sizes in bytes."""
 
@@ -124,6 +107,23 @@ class Deltas(Resource):
     items: list[DeltaView]
 
 
+class ProblemView(Resource):
+    code: str
+    subject: str
+    message: str
+
+
+class VerificationView(Resource):
+    """The answer of a verification. ``ok``: every byte is what the sealed release says."""
+
+    release_id: str
+    ok: bool
+    blobs_checked: int
+    bytes_checked: int
+    problems: list[ProblemView]
+
+
+class AliasView(Resource):
     name: str
     release_id: str
     moved_at: datetime
@@ -239,23 +239,6 @@ def get_variant(services: Parts, release: PathId, variant: PathId) -> VariantVie
         return VariantView.model_validate(row)
 
 
-@router.get(
-    "/releases/{release:id}/variants/{variant:id}/artifact",
-    response_class=FileResponse,
-    responses={
-        200: {"content": _BYTES},
-        206: {"content": _BYTES, "description": "the range that was asked for"},
-        **responses(404, 416),
-    },
-)
-def download_artifact(request: Request, services: Parts, release: PathId, variant: PathId) -> FileResponse:
-    """The ONNX file, or one ``Range`` of it. Its ETag is its SHA-256."""
-    with services.db.read() as session:
-        row = service.get_variant(session, service.get_release(session, release).id, variant)
-    _check_range(request, row.size)
-    return FileResponse(
-        services.blobs.path(row.digest),
-        media_type="application/octet-stream",
 @router.get("/releases/{release:id}/deltas", responses=responses(404))
 def list_deltas(services: Parts, release: PathId) -> Deltas:
     """The deltas that lead to the release's variants. A job builds them once the release is READY."""
@@ -279,6 +262,23 @@ def list_deltas(services: Parts, release: PathId) -> Deltas:
         )
 
 
+@router.get(
+    "/releases/{release:id}/variants/{variant:id}/artifact",
+    response_class=FileResponse,
+    responses={
+        200: {"content": _BYTES},
+        206: {"content": _BYTES, "description": "the range that was asked for"},
+        **responses(404, 416),
+    },
+)
+def download_artifact(request: Request, services: Parts, release: PathId, variant: PathId) -> FileResponse:
+    """The ONNX file, or one ``Range`` of it. Its ETag is its SHA-256."""
+    with services.db.read() as session:
+        row = service.get_variant(session, service.get_release(session, release).id, variant)
+    _check_range(request, row.size)
+    return FileResponse(
+        services.blobs.path(row.digest),
+        media_type="application/octet-stream",
         filename=f"{release}-{variant}.onnx",
         headers={"ETag": f'"{row.digest}"'},
     )

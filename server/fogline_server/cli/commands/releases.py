@@ -40,7 +40,6 @@ _VARIANTS = (
     ("p50 µs", lambda v: (v["metrics"] or {}).get("p50_us")),
     ("sha-256", lambda v: v["digest"][:12]),
 )
-
 _DELTAS = (
     ("variant", "variant"),
     ("from", lambda d: d["base_release"] or (d["base_digest"] or "nothing (compressed)")[:20]),
@@ -66,6 +65,7 @@ _PICK = (
     ("beaten by none", lambda v: "yes" if v["front"] else "no"),
     ("out because", lambda v: "; ".join(v["refused"])),
 )
+
 
 @app.command("create")
 def create(
@@ -194,20 +194,6 @@ def download(
     show.note(f"{file}: {size} bytes")
 
 
-@app.command("alias")
-def set_alias(context: typer.Context, alias: str, release: str) -> None:
-    """Move ALIAS (champion, say) to a release, or make it."""
-    api(context).put(f"/v1/aliases/{alias}", {"release": release})
-
-
-@app.command("aliases")
-def list_aliases(context: typer.Context, *, as_json: AsJson = False) -> None:
-    """Every alias and the release it is on."""
-    items = api(context).get("/v1/aliases")["items"]
-    if as_json:
-        return show.json_out(items)
-    columns = (("alias", "name"), ("release", "release_id"), ("moved", show.when("moved_at")))
-    return show.table(items, columns, empty="no aliases")
 @app.command("deltas")
 def list_deltas(context: typer.Context, release: str, *, as_json: AsJson = False) -> None:
     """What devices can be sent in place of a release's artifacts."""
@@ -241,3 +227,17 @@ def measure_delta(
     return show.record(measured, _MEASURED)
 
 
+@app.command("alias")
+def set_alias(context: typer.Context, alias: str, release: str) -> None:
+    """Move ALIAS (champion, say) to a release, or make it."""
+    api(context).put(f"/v1/aliases/{alias}", {"release": release})
+
+
+@app.command("aliases")
+def list_aliases(context: typer.Context, *, as_json: AsJson = False) -> None:
+    """Every alias and the release it is on."""
+    items = api(context).get("/v1/aliases")["items"]
+    if as_json:
+        return show.json_out(items)
+    columns = (("alias", "name"), ("release", "release_id"), ("moved", show.when("moved_at")))
+    return show.table(items, columns, empty="no aliases")
