@@ -20,6 +20,7 @@ from fogline_server.db.base import utc_now
 from fogline_server.jobs.service import get_job
 from fogline_server.registry.deltas import service as deltas
 from fogline_server.registry.deltas.service import Pair
+from fogline_server.training.tables import Update
 from fogline_shared.delta import NOTHING
 
 
@@ -279,6 +280,22 @@ def test_options_of_rounds_reach_the_run_and_what_is_out_of_range_is_told(foglin
     ):
         refused = fogline("run", "start", "tiny", option)
         assert (refused.code, refused.out, said in refused.err) == (Exit.INVALID, "", True), refused.err
+
+
+def test_an_asynchronous_run_is_started_and_its_updates_say_how_stale_they_were(fogline, sqlite_plant):
+    started = fogline(
+        *("run", "start", "tiny", "--strategy", "fedbuff", "--option", "buffer_size=4", "--max-devices", 40, "--json")
+    ).json["spec"]
+    assert (started["strategy_options"]["buffer_size"], started["max_devices"]) == (4, 40)
+    refused = fogline("run", "start", "tiny", "--strategy", "fedbuff", "--pacing", "retries=1")
+    assert (refused.code, "invalid_run: fedbuff has no rounds" in refused.err) == (Exit.INVALID, True)
+    run = sqlite_plant.ids.run
+    assert "staleness" not in fogline("run", "updates", run).out, "a synchronous run has none"
+    with sqlite_plant.db.transaction() as session:
+        session.get_one(Update, f"{run}-1-train-1").step = 3
+    assert "staleness" in fogline("run", "updates", run).out
+    (shown,) = fogline("run", "updates", run, "--json").json
+    assert (shown["round"], shown["step"], shown["staleness"]) == (1, 3, 2)
 
 
 def test_a_dry_run_says_what_would_happen(fogline):
