@@ -25,7 +25,12 @@ FEDERATION = (
     "federation.robustness",
 )
 # `make bench-compression`: what fits on a device, and what it costs.
-COMPRESSION = ("compression.methods",)
+COMPRESSION = (
+    "compression.methods",
+    "compression.distillation",
+    "compression.delta",
+    "compression.trust",
+)
 UMBRELLAS = {"federation": FEDERATION, "compression": COMPRESSION}
 GROUPS = LOOP + FEDERATION + COMPRESSION
 

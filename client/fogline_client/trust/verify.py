@@ -8,6 +8,7 @@ that a power cut leaves is safe.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -140,9 +141,13 @@ def _keep(staged: Path, cached: Path) -> None:
 
 
 def _read(stage: Path) -> Mapping[str, Signed]:
-    """What python-tuf has verified just now."""
-    found = {role: stage / f"{role}.json" for role in ("root", *_ROLES)}
-    return {role: Metadata[Any].from_bytes(path.read_bytes()).signed for role, path in found.items() if path.exists()}
+    """What python-tuf has verified just now; of ``release`` all but the artifacts, which may be thousands."""
+    found = {role: stage / f"{role}.json" for role in ("root", *_ROLES[1:])}
+    signed = {role: Metadata[Any].from_bytes(path.read_bytes()).signed for role, path in found.items()}
+    if (path := stage / f"{RELEASE}.json").exists():
+        raw = json.loads(path.read_bytes())["signed"]
+        signed[RELEASE] = Targets.from_dict({**raw, "targets": {}})
+    return signed
 
 
 def _judge(signed: Mapping[str, Signed], floor: Floor, *, now: datetime) -> None:
