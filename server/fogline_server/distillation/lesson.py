@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import Linear, Module, functional
 
 from fogline_server.distillation.teaching import Teaching
-from fogline_server.training.ensemble.distil import batches, one_thread, standardised
+from fogline_server.training.ensemble.distil import batches, logits_of, one_thread, standardised
 from fogline_shared.errors import Conflict
 from fogline_shared.recipe import FloatArray, Recipe, Standardisation
 
@@ -184,3 +184,21 @@ def _hinted(
 def pooled(features: Tensor) -> Tensor:
     """Averaged over positions: (n, channels, …) to (n, channels)."""
     return features.flatten(2).mean(2) if features.ndim > 2 else features
+
+
+def features_of(model: Module, name: str, standardisation: Standardisation) -> Callable[[FloatArray], FloatArray]:
+    """Raw examples (n, *input_shape) to what submodule ``name`` gives, averaged over positions: (n, m)."""
+    seen: list[Tensor] = []
+    inner = model.get_submodule(name)
+
+    def features(x: FloatArray) -> FloatArray:
+        handle = inner.register_forward_hook(lambda _module, _inputs, output: seen.append(pooled(output)))
+        try:
+            logits_of(model, x, standardisation)
+        finally:
+            handle.remove()
+        found = torch.cat(seen).numpy()
+        seen.clear()
+        return np.asarray(found, dtype=np.float32)
+
+    return features

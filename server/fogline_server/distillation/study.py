@@ -18,24 +18,23 @@ import numpy as np
 from torch.nn import Module
 
 from fogline_server.distillation.lesson import Taught, Teacher, teach
-from fogline_server.distillation.teaching import RANGES, Teaching
+from fogline_server.distillation.teaching import RANGES, TRIAL, Teaching, halves
 from fogline_server.training.ensemble.distil import logits_of
 from fogline_shared.recipe import Dataset, FloatArray, Recipe, Standardisation
 
-# A trial of the search takes this share of a lesson's steps.
-TRIAL = 0.25
 SEARCHED = ("learning_rate", "temperature", "mixup")
 _SEED = 7_919
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """``model``: the distilled student that the choosing half likes best. Accuracies are shares of the judging half.
+    """``model``, ``control``: the distilled and the self-taught student that the choosing half likes best. Accuracies are shares of the judging half.
 
     ``trials``: (settings, score on the choosing half) of the search, the chosen ones being ``teaching``'s.
     """
 
     model: Module
+    control: Module
     teaching: Teaching
     trials: Sequence[tuple[Mapping[str, float], float]]
     judged: int
@@ -113,6 +112,7 @@ def study(
     control = [lesson(itself, settings, seed) for seed in range(settings.seeds)]
     return Study(
         model=max(taught, key=lambda one: one.score).model,
+        control=max(control, key=lambda one: one.score).model,
         teaching=settings,
         trials=[(changed, tried.score) for changed, tried in trials],
         judged=len(judging),
@@ -122,18 +122,6 @@ def study(
         distilled=[judged(one.model) for one in taught],
         steps=sum(one.steps for one in (*taught, *control, *(tried for _, tried in trials))),
     )
-
-
-def halves(holdout: Dataset) -> tuple[Dataset, Dataset]:
-    """For choosing and for judging. Groups stay whole; of examples without groups every other one."""
-    groups = np.arange(len(holdout)) if holdout.groups is None else holdout.groups
-    _, member = np.unique(groups, return_inverse=True)
-    first = member % 2 == 0
-    return _part(holdout, first), _part(holdout, ~first)
-
-
-def _part(data: Dataset, rows: Any) -> Dataset:
-    return Dataset(x=data.x[rows], y=data.y[rows], groups=None if data.groups is None else data.groups[rows])
 
 
 def _search(

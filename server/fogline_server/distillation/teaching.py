@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import numpy as np
+
 from fogline_shared.checks import number
 from fogline_shared.errors import InvalidInput
-from fogline_shared.recipe import Recipe, check_examples
+from fogline_shared.recipe import Dataset, Recipe, check_examples
 
 RANGES: Mapping[str, tuple[float, float]] = {
     "steps": (1, 1_000_000),
@@ -21,6 +23,8 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "trials": (1, 200),
     "patience": (1, 1000),
 }
+# A trial of the search takes this share of a lesson's steps.
+TRIAL = 0.25
 _WHOLE = {"steps", "batch_size", "seeds", "trials", "patience"}
 
 
@@ -79,3 +83,15 @@ class Teaching:
     def as_json(self) -> dict[str, Any]:
         """For the release's row and report."""
         return asdict(self)
+
+
+def halves(holdout: Dataset) -> tuple[Dataset, Dataset]:
+    """For choosing and for judging, by lot: data often come in an order. Groups stay whole."""
+    groups = np.arange(len(holdout)) if holdout.groups is None else holdout.groups
+    names, member = np.unique(groups, return_inverse=True)
+    first = np.isin(member, np.random.default_rng(0).permutation(len(names))[::2])
+    return _part(holdout, first), _part(holdout, ~first)
+
+
+def _part(data: Dataset, rows: Any) -> Dataset:
+    return Dataset(x=data.x[rows], y=data.y[rows], groups=None if data.groups is None else data.groups[rows])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -14,10 +16,12 @@ from fogline_server.compression.stamp import stamp
 from fogline_server.db import events
 from fogline_server.db.base import utc_now
 from fogline_server.distillation.choice import CONTROL, DISTILLED, Choice, choose
+from fogline_server.distillation.teaching import TRIAL, Teaching, halves
 from fogline_server.jobs.runner import JobContext, Outcome
 from fogline_server.registry.model import STUDENT, STUDENT_INT8, TEACHER, ReleaseSpec
 from fogline_server.registry.service import building_release, submit_evaluations
 from fogline_server.registry.tables import Release, Variant
+from fogline_server.registry.taught import Source, TaughtStudent, teach_student
 from fogline_server.training.tables import Run
 from fogline_shared.recipe import Recipe, Standardisation, check_data, load_recipe
 
@@ -28,32 +32,43 @@ INT8 = Chain(links=(Link(method="int8_static"),))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """What a run left behind: a safetensors blob and the standardisation of its data."""
-
-    params: bytes
-    standardisation: Standardisation
-
-
-@dataclass(frozen=True, kw_only=True)
 class Built:
     """Variant name → artifact bytes, and which student they are of."""
 
     artifacts: Mapping[str, bytes]
     choice: Choice
+    taught: TaughtStudent | None = None
 
 
-def build_artifacts(recipe: Recipe, sources: Mapping[str, Source], chains: Mapping[str, Chain] | None = None) -> Built:
+@dataclass(frozen=True, kw_only=True)
+class School:
+    """Teaching at the cloud, and the artifacts of the releases that teach besides the teacher's run."""
+
+    teaching: Teaching
+    releases: Sequence[bytes] = ()
+    on_step: Callable[[], None] = lambda: None
+
+
+def build_artifacts(
+    recipe: Recipe,
+    sources: Mapping[str, Source],
+    chains: Mapping[str, Chain] | None = None,
+    *,
+    school: School | None = None,
+) -> Built:
     """All variants from the runs' results by role, with those of ``chains`` by name. Pure but for the recipe's data.
 
-    Raises what :func:`~fogline_server.compression.export.export_onnx`, the chains and
+    Raises what :func:`~fogline_server.compression.export.export_onnx`, the chains, the teaching and
     :func:`~fogline_shared.recipe.check_data` (of the holdout) raise.
     """
-    exported = {}
-    for role, source in sources.items():
-        size, variant = _ROLES[role]
-        exported[role] = export_onnx(recipe, size, source.params, source.standardisation, variant)
-    choice = _choose(recipe, exported)
+    exported = {role: _exported(recipe, role, source) for role, source in sources.items()}
+    taught = None
+    if school is not None:
+        own = [exported["teacher"]] if "teacher" in exported else []
+        taught = teach_student(recipe, sources, [*own, *school.releases], school.teaching, on_step=school.on_step)
+        sources = {**sources, DISTILLED: taught.source}
+        exported[DISTILLED] = _exported(recipe, DISTILLED, taught.source)
+    choice = _choose(recipe, exported, chosen_by_half=taught is not None)
     student, source = exported[choice.chosen], sources[choice.chosen]
     parent = parent_of(recipe, "student", source.params, source.standardisation, student, trains=bool(chains))
     artifacts = {STUDENT: student}
@@ -63,14 +78,22 @@ def build_artifacts(recipe: Recipe, sources: Mapping[str, Source], chains: Mappi
         )
     if "teacher" in exported:
         artifacts[TEACHER] = exported["teacher"]
-    return Built(artifacts=artifacts, choice=choice)
+    return Built(artifacts=artifacts, choice=choice, taught=taught)
 
 
-def _choose(recipe: Recipe, exported: Mapping[str, bytes]) -> Choice:
+def _exported(recipe: Recipe, role: str, source: Source) -> bytes:
+    size, variant = _ROLES[role]
+    return export_onnx(recipe, size, source.params, source.standardisation, variant)
+
+
+def _choose(recipe: Recipe, exported: Mapping[str, bytes], *, chosen_by_half: bool) -> Choice:
+    """``chosen_by_half``: a half of the holdout has seen to the distilled student; the other half judges."""
     holdout = recipe.holdout()
     if holdout is None:
         return choose(None)
     check_data(recipe, holdout, what="the holdout")
+    if chosen_by_half:
+        _, holdout = halves(holdout)
     return choose({role: correct(model, holdout) for role, model in exported.items()}, holdout.groups)
 
 
@@ -81,6 +104,7 @@ def quantize(ctx: JobContext) -> Outcome:
         release = building_release(session, release_id)
         spec = ReleaseSpec(**release.lineage["spec"])
         runs = {role: session.get_one(Run, run_id) for role, run_id in spec.runs.items()}
+        teachers = list(release.lineage.get("teachers", ()))
     sources = {
         role: Source(
             params=ctx.blobs.read(str(run.params_digest)),
@@ -89,16 +113,37 @@ def quantize(ctx: JobContext) -> Outcome:
         for role, run in runs.items()
     }
     chains = {name: Chain.from_json(links) for name, links in spec.chains.items()}
-    built = build_artifacts(load_recipe(spec.recipe), sources, chains)
+    built = build_artifacts(load_recipe(spec.recipe), sources, chains, school=_school(ctx, spec, teachers))
     ctx.lease.progress(1, 2, "storing the artifacts")
     stored = {name: ctx.blobs.put([data]) for name, data in built.artifacts.items()}
+    report: dict[str, Any] = {"choice": built.choice.as_json()}
+    taught: dict[str, Any] = {}
+    if built.taught is not None:
+        report["teaching"] = dict(built.taught.report)
+        digest = ctx.blobs.put([built.taught.source.params]).digest
+        taught = {"taught": {"digest": digest, "settings": built.taught.report["settings"], "teachers": teachers}}
 
     def commit(session: Session) -> None:
         release = building_release(session, release_id)
-        release.report = {"choice": built.choice.as_json()}
+        release.report = report
+        release.lineage = {**release.lineage, **taught}
         add_variants(session, release, {name: (blob.digest, blob.size) for name, blob in stored.items()})
 
     return Outcome(result={"variants": sorted(stored), "choice": built.choice.as_json()}, commit=commit)
+
+
+def _school(ctx: JobContext, spec: ReleaseSpec, teachers: Sequence[Mapping[str, str]]) -> School | None:
+    if spec.teaching is None:
+        return None
+    teaching = Teaching.from_json(spec.teaching)
+    # Lessons of teachers and of the control, and the search's short ones. They may end early.
+    total = int(teaching.steps * (2 * teaching.seeds + TRIAL * (teaching.trials if teaching.trials > 1 else 0)))
+    steps = count(1)
+
+    def on_step() -> None:
+        ctx.lease.progress(min(next(steps), total), total + 1, "teaching the student")
+
+    return School(teaching=teaching, releases=[ctx.blobs.read(each["digest"]) for each in teachers], on_step=on_step)
 
 
 def add_variants(session: Session, release: Release, stored: Mapping[str, tuple[str, int]]) -> None:

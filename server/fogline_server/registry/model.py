@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fogline_server.compression.chain import Chain
+from fogline_server.distillation.teaching import Teaching
 from fogline_shared.errors import InvalidInput
 
 TEACHER = "teacher_fp32"
@@ -37,7 +38,9 @@ class ReleaseSpec:
     ``student_run`` is the control, trained without a teacher; ``distilled_run`` the same student and budget with one, which
     is released instead if it is better by more than chance. ``max_accuracy_drop``: share of the holdout that int8 and
     every chain may lose against float. ``chains``: further variants of the student, name → the methods that make it, as
-    :class:`~fogline_server.compression.chain.Chain` reads them; also raises what that raises.
+    :class:`~fogline_server.compression.chain.Chain` reads them; also raises what that raises. ``teaching``: the student is
+    taught at the cloud, as :class:`~fogline_server.distillation.teaching.Teaching` reads it, by the teacher's run, by
+    ``teacher_releases`` (ids), or by all of them; what comes of it is judged as a ``distilled_run`` is.
     """
 
     name: str
@@ -48,10 +51,13 @@ class ReleaseSpec:
     default_variant: str = STUDENT_INT8
     max_accuracy_drop: float = 0.02
     chains: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    teaching: Mapping[str, Any] | None = None
+    teacher_releases: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name, what="release name", limit=80)
         self._check_chains()
+        self._check_teaching()
         if self.default_variant not in self.variants:
             listed = ", ".join(self.variants)
             raise InvalidInput(
@@ -70,6 +76,20 @@ class ReleaseSpec:
                     "invalid_release_spec", f"every release has a variant {name!r}: name the chain otherwise"
                 )
             Chain.from_json(links)
+
+    def _check_teaching(self) -> None:
+        if self.teaching is None:
+            if self.teacher_releases:
+                raise InvalidInput("invalid_release_spec", "teacher_releases teach only where there is teaching")
+            return
+        asked = Teaching.from_json(self.teaching)
+        if self.distilled_run:
+            message = "teaching or distilled_run, not both: each would be the distilled student"
+            raise InvalidInput("invalid_release_spec", message)
+        if not (self.teacher_run or self.teacher_releases):
+            raise InvalidInput("invalid_release_spec", "teaching needs teacher_run or teacher_releases: who teaches?")
+        if asked.hint and not self.teacher_run:
+            raise InvalidInput("invalid_release_spec", "teaching.hint needs teacher_run: a release hides its features")
 
     @property
     def variants(self) -> tuple[str, ...]:

@@ -128,7 +128,7 @@ def _blobs_of(release: Release, variants: Sequence[Variant], links: Links) -> It
         yield variant.name, variant.digest, True
     for link in links:
         facts = link["facts"]
-        found = [(facts.get("digest"), True)] if facts.get("step") == "parameters" else []
+        found = [(facts.get("digest"), True)] if facts.get("step") in {"parameters", "taught"} else []
         found += [(digest, False) for _, digest in facts.get("updates", [])]
         for digest, required in found:
             if digest and digest not in seen:

@@ -11,10 +11,12 @@ from sqlalchemy.orm import Session
 from fogline_server.blobs.store import BlobStore
 from fogline_server.db import events
 from fogline_server.db.base import new_id
+from fogline_server.distillation.teaching import Teaching
 from fogline_server.jobs import service as jobs
 from fogline_server.registry.model import TEACHER, ReleaseSpec, Verification, check_name
 from fogline_server.registry.provenance import verification
 from fogline_server.registry.tables import Alias, Release, Variant
+from fogline_server.registry.taught import teachers_of
 from fogline_server.training.tables import Run
 from fogline_shared.errors import Conflict, InvalidInput, NotFound
 from fogline_shared.recipe import load_recipe
@@ -27,15 +29,20 @@ def create_release(session: Session, spec: ReleaseSpec, *, now: datetime, actor:
     """A BUILDING release and the job that exports, quantizes and measures its variants.
 
     Raises InvalidInput ``unknown_recipe``, ``run_of_other_recipe``, ``run_of_other_size``; NotFound ``run_not_found``;
-    Conflict ``release_name_taken``, ``run_not_finished``, ``run_incomplete``.
+    Conflict ``release_name_taken``, ``run_not_finished``, ``run_incomplete``; for a taught student also what
+    :meth:`Teaching.check_recipe`, :func:`ready_release` and :func:`teachers_of` raise.
     """
-    load_recipe(spec.recipe)
+    recipe = load_recipe(spec.recipe)
+    if spec.teaching is not None:
+        Teaching.from_json(spec.teaching).check_recipe(recipe)
+    releases = [ready_release(session, reference) for reference in spec.teacher_releases]
+    teachers = teachers_of(session, releases, spec.recipe)
     for role, run_id in spec.runs.items():
         # Locked: from now on it is not extended.
         _check_run(session.get(Run, run_id, with_for_update=True), run_id, role=role, recipe=spec.recipe)
     release = _new_release(session, spec.name, spec.recipe, now=now)
     release.default_variant = spec.default_variant
-    release.lineage = {"spec": spec.as_json(), "runs": dict(spec.runs)}
+    release.lineage = {"spec": spec.as_json(), "runs": dict(spec.runs)} | ({"teachers": teachers} if teachers else {})
     session.flush()
     _submit(session, "quantize", release, now=now, actor=actor)
     events.record(session, "release.created", "release", release.id, actor=actor, name=spec.name, runs=dict(spec.runs))

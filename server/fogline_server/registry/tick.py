@@ -71,6 +71,8 @@ def _seal(session: Session, release: Release, variants: list[Variant], *, now: d
     facts: list[dict[str, Any]] = []
     for role, run_id in release.lineage.get("runs", {}).items():
         facts += facts_of_run(session, session.get_one(Run, run_id), role)
+    if "taught" in release.lineage:
+        facts.append({"step": "taught", **release.lineage["taught"]})
     if "imported" in release.lineage:
         facts.append({"step": "imported", **release.lineage["imported"]})
     links = chain([*facts, *(facts_of_variant(v) for v in variants)])

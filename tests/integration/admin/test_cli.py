@@ -185,6 +185,33 @@ def test_a_release_is_asked_for_with_variants_by_chains_of_methods(fogline, sqli
         assert (said.code, code in said.err) == (Exit.INVALID, True), said.err
 
 
+def test_a_release_is_asked_for_with_a_student_taught_at_the_cloud(fogline, sqlite_plant):
+    create = ("release", "create", "taught", "--student-run", sqlite_plant.ids.finished_run)
+    elder = ("--teacher-release", sqlite_plant.ids.release)
+    made = fogline(*create, *elder, "--teaching", "steps=50", "--teaching", "mixup=0.2", "--json").json
+    assert made["lineage"]["spec"]["teaching"] == {"steps": 50, "mixup": 0.2}
+    assert [each["release"] for each in made["lineage"]["teachers"]] == [sqlite_plant.ids.release]
+    for wrong, code in (
+        (("--taught",), "invalid_release_spec"),
+        ((*elder, "--teaching", "warmth=2"), "invalid_request"),
+        ((*elder, "--teaching", "steps=0"), "invalid_teaching"),
+        (("--teacher-release", "nobody"), "release_not_found"),
+    ):
+        said = fogline(*create, *wrong)
+        assert code in said.err, said.err
+
+
+def test_the_variant_that_fits_is_named_with_reasons_against_the_others(fogline):
+    chosen = fogline("release", "pick", "champion", "--max-p50-us", 100, "--max-drop", 0.01, "--json").json
+    assert chosen["taken"] == "student_fp32"
+    refused = {variant["name"]: variant["refused"] for variant in chosen["variants"]}
+    assert refused == {"student_fp32": [], "student_int8": [], "teacher_fp32": ["220 µs, 100 allowed"]}
+    told = fogline("release", "pick", "champion", "--max-p50-us", 100)
+    assert (told.code, "student_fp32: 88.0% right" in told.err, "220 µs" in told.out) == (0, True, True)
+    nothing = fogline("release", "pick", "champion", "--max-bytes", 1)
+    assert (nothing.code, "nothing_fits: none of 3 is within the limits" in nothing.err) == (Exit.FAILED, True)
+
+
 def test_actions_change_and_say_so(fogline, sqlite_plant, tmp_path):
     ids = sqlite_plant.ids
     assert "is PAUSED" in fogline("rollout", "pause", ids.rollout, "--reason", "lunch").err

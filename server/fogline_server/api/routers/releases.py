@@ -43,10 +43,25 @@ class MethodLink(schemas.Request):
     options: dict[str, bool | int | float | str] = Field(default_factory=dict, max_length=20)
 
 
+class TeachingSettings(schemas.Request):
+    """How the student is taught; what is left out has its default (docs/distillation.md)."""
+
+    steps: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    temperature: float | None = None
+    mixup: float | None = None
+    hint: float | None = None
+    seeds: int | None = None
+    trials: int | None = None
+    patience: int | None = None
+
+
 class NewRelease(schemas.Request):
     """``student_run`` is the control, trained without a teacher; ``distilled_run`` replaces it if better by more than chance.
 
     ``chains``: further variants of the student, each by its name and the compression methods that make it, in order.
+    ``teaching``: have the student taught at the cloud, by ``teacher_run``, by ``teacher_releases``, or by all of them.
     """
 
     name: Id
@@ -57,6 +72,8 @@ class NewRelease(schemas.Request):
     default_variant: Id = STUDENT_INT8
     max_accuracy_drop: float = 0.02
     chains: dict[Id, list[MethodLink]] = Field(default_factory=dict)
+    teaching: TeachingSettings | None = None
+    teacher_releases: list[Id] = Field(default_factory=list, max_length=8)
 
 
 class VariantView(Resource):
@@ -164,7 +181,7 @@ def list_releases(
 def create_release(services: Parts, who: Caller, body: NewRelease) -> ReleaseView:
     """Build a release from finished runs: export, quantize, measure, seal."""
     with services.db.transaction() as session:
-        spec = ReleaseSpec(**body.model_dump())
+        spec = ReleaseSpec(**body.model_dump(exclude_none=True))
         return _show(session, service.create_release(session, spec, now=utc_now(), actor=who.actor))
 
 

@@ -93,7 +93,8 @@ def _try(recipe: Recipe, options: Options) -> dict[str, Any]:
 
 def _exported(recipe: Recipe, checked: Checked) -> dict[str, int]:
     """Bytes of each variant a release would have."""
-    from fogline_server.registry.build import Source, build_artifacts
+    from fogline_server.registry.build import build_artifacts
+    from fogline_server.registry.taught import Source
     from fogline_shared import tensors
 
     sources = {

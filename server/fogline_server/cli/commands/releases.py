@@ -13,7 +13,7 @@ import typer
 from fogline_server.cli import follow, show
 from fogline_server.cli.api import Api, CliError
 from fogline_server.cli.exits import Exit
-from fogline_server.cli.options import AsJson, Limit, Wait, api, group
+from fogline_server.cli.options import AsJson, Limit, Wait, api, group, pairs
 from fogline_shared.errors import InvalidInput
 
 app = group("Model versions.")
@@ -29,6 +29,7 @@ _COLUMNS = (
 )
 _REPORT = (
     ("choice", lambda r: r["report"].get("choice", {}).get("sentence")),
+    ("teaching", lambda r: r["report"].get("teaching", {}).get("sentence")),
     ("gates", lambda r: [f"{g['gate']} {g['verdict']}: {g['reason']}" for g in r["report"].get("gates", ())]),
     ("imported", lambda r: r["report"].get("imported")),
 )
@@ -77,6 +78,16 @@ def create(
     distilled_run: Annotated[
         str | None, typer.Option(help="Released instead of the control if it is better by more than chance.")
     ] = None,
+    taught: Annotated[
+        bool, typer.Option("--taught", help="Teach the student at the cloud, on the recipe's unlabelled transfer set.")
+    ] = False,
+    teaching: Annotated[
+        list[str] | None,
+        typer.Option(help="Of --taught: steps=5000, temperature=4, mixup=0.2, trials=8 …; may be repeated."),
+    ] = None,
+    teacher_release: Annotated[
+        list[str] | None, typer.Option(help="A release that teaches too, or alone; may be repeated.")
+    ] = None,
     default_variant: str = "student_int8",
     max_accuracy_drop: Annotated[
         float, typer.Option(help="Share that int8 and every --variant may lose against float.")
@@ -102,6 +113,8 @@ def create(
         "default_variant": default_variant,
         "max_accuracy_drop": max_accuracy_drop,
         "chains": _chains(variant or []),
+        "teaching": pairs(teaching, "--teaching") if taught or teaching or teacher_release else None,
+        "teacher_releases": teacher_release or [],
     }
     _finish(connection, connection.post("/v1/releases", body), wait=wait, as_json=as_json)
 
@@ -167,6 +180,28 @@ def show_release(context: typer.Context, release: str, *, as_json: AsJson = Fals
         return show.json_out(item)
     show.record(item, (*_COLUMNS, ("aliases", "aliases"), *_REPORT))
     return show.table(item["variants"], _VARIANTS, empty="no variants yet")
+
+
+@app.command("pick")
+def pick(
+    context: typer.Context,
+    release: str,
+    *,
+    max_bytes: Annotated[int | None, typer.Option(help="As sent, compressed.")] = None,
+    max_p50_us: Annotated[float | None, typer.Option(help="Median microseconds, where it was measured.")] = None,
+    max_drop: Annotated[float | None, typer.Option(help="Share of accuracy below the float student's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The most accurate variant within limits, and why not each other; exit 7 if there is none."""
+    limits = {"max_bytes": max_bytes, "max_p50_us": max_p50_us, "max_drop": max_drop}
+    answer = api(context).get(f"/v1/releases/{release}/pick", **limits)
+    if as_json:
+        show.json_out(answer)
+    else:
+        show.table(answer["variants"], _PICK, empty="no variants")
+        show.note(answer["sentence"])
+    if answer["taken"] is None:
+        raise CliError(Exit.FAILED, "nothing_fits", answer["sentence"])
 
 
 @app.command("verify")
