@@ -268,7 +268,7 @@ class _Stream:
 
     def kind(self) -> Kind:
         value = self.read(1)[0]
-        if value > max(Kind):
+        if value > Kind.WORDS:
             raise _malformed(f"there is no operation {value}")
         return Kind(value)
 

@@ -36,15 +36,16 @@ def build(base: bytes, target: bytes) -> bytes:
 def _operations(base: bytes, target: bytes) -> Iterator[Operation]:
     """Tensor by tensor through the target, with the gap before each."""
     known = {tensor.name: tensor for tensor in tensors(base)}
+    blocks = _Blocks(base)
     at, expected = 0, 0
     for new in tensors(target):
         old = known.get(new.name)
         if old is None or old.length != new.length or new.start < at:
             continue
-        yield from _gap(base, (expected, old.start), target, (at, new.start))
+        yield from _gap(blocks, (expected, old.start), target, (at, new.start))
         yield from _number_by_number(base, old, target, new)
         at, expected = new.end, old.end
-    yield from _gap(base, (expected, len(base)), target, (at, len(target)))
+    yield from _gap(blocks, (expected, len(base)), target, (at, len(target)))
 
 
 def _number_by_number(base: bytes, old: Tensor, target: bytes, new: Tensor) -> Iterator[Operation]:
@@ -69,21 +70,40 @@ def _entropy(values: NDArray[np.uint8]) -> float:
     return float(-(counts * np.log2(counts / len(values))).sum())
 
 
-def _gap(base: bytes, old: tuple[int, int], target: bytes, new: tuple[int, int]) -> Iterator[Operation]:
+class _Blocks:
+    """Where each block of the base lies first, by its bytes; found when it is first asked for."""
+
+    def __init__(self, base: bytes) -> None:
+        self.base = base
+        self._places: dict[bytes, int] | None = None
+
+    def place(self, block: bytes) -> int | None:
+        if self._places is None:
+            self._places = {}
+            for first in range(0, len(self.base) - _BLOCK + 1, _BLOCK):
+                self._places.setdefault(self.base[first : first + _BLOCK], first)
+        return self._places.get(block)
+
+
+def _gap(blocks: _Blocks, old: tuple[int, int], target: bytes, new: tuple[int, int]) -> Iterator[Operation]:
     length = new[1] - new[0]
     if length == old[1] - old[0]:
-        yield from _side_by_side(base, old[0], target, new[0], length)
+        yield from _side_by_side(blocks, old[0], target, new[0], length)
     else:
-        yield from _anywhere(base, target, *new)
+        yield from _anywhere(blocks, target, *new)
 
 
-def _side_by_side(base: bytes, old: int, target: bytes, new: int, length: int) -> Iterator[Operation]:
-    """Runs that are alike and runs that are not, in two stretches of the same length."""
-    before, after = base[old : old + length], target[new : new + length]
+def _side_by_side(blocks: _Blocks, old: int, target: bytes, new: int, length: int) -> Iterator[Operation]:
+    """Runs that are alike and runs that are not, in two stretches of the same length. A run may have changed its place."""
+    before, after = blocks.base[old : old + length], target[new : new + length]
     alike = np.frombuffer(before, np.uint8) == np.frombuffer(after, np.uint8)
     edges = [0, *(np.flatnonzero(alike[1:] != alike[:-1]) + 1).tolist(), length]
     for start, end in _joined([(a, b, bool(alike[a])) for a, b in pairwise(edges) if b > a]):
-        yield _cheapest(Kind.BYTES, before[start:end], after[start:end], old + start)
+        operation = _cheapest(Kind.BYTES, before[start:end], after[start:end], old + start)
+        if operation.kind is Kind.LITERAL:
+            yield from _anywhere(blocks, target, new + start, new + end)
+        else:
+            yield operation
 
 
 def _joined(runs: list[tuple[int, int, bool]]) -> Iterator[tuple[int, int]]:
@@ -99,14 +119,12 @@ def _joined(runs: list[tuple[int, int, bool]]) -> Iterator[tuple[int, int]]:
         yield start, runs[-1][1]
 
 
-def _anywhere(base: bytes, target: bytes, start: int, end: int) -> Iterator[Operation]:
-    """Blocks of the base wherever they turn up in the target between two places, longest first found; literals between."""
-    index: dict[bytes, int] = {}
-    for first in range(0, len(base) - _BLOCK + 1, _BLOCK):
-        index.setdefault(base[first : first + _BLOCK], first)
+def _anywhere(blocks: _Blocks, target: bytes, start: int, end: int) -> Iterator[Operation]:
+    """Blocks of the base wherever they turn up in the target between two places, the first found; literals between."""
+    base = blocks.base
     at, literal = start, start
     while at <= end - _BLOCK:
-        if (place := index.get(target[at : at + _BLOCK])) is None:
+        if (place := blocks.place(target[at : at + _BLOCK])) is None:
             at += 1
             continue
         back = _alike_backwards(base, place, target, at, at - literal)
