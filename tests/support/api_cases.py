@@ -62,6 +62,7 @@ CASES: list[Case] = [
         206,
     ),
     ("GET", "/v1/releases/{release}/deltas", {}, 200),
+    ("GET", "/v1/releases/{release}/pick", {"params": {"max_drop": 0.01}}, 200),
     ("POST", "/v1/releases/{release}:verify", {}, 200),
     ("GET", "/v1/aliases", {}, 200),
     ("PUT", "/v1/aliases/{alias}", {"path": {"alias": "candidate"}, "json": {"release": "tiny-1"}}, 200),

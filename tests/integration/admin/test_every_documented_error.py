@@ -55,6 +55,7 @@ CONFLICT: dict[tuple[str, str], tuple[dict[str, Any], str]] = {
         "release_name_taken",
     ),
     ("POST", "/v1/releases:import"): ({"params": {"name": "tiny-1"}, "content": b"x"}, "release_name_taken"),
+    ("GET", "/v1/releases/{release}/pick"): ({"path": {"release": "unbuilt"}}, "release_not_ready"),
     ("POST", "/v1/releases/{release}:verify"): ({"path": {"release": "unbuilt"}}, "release_not_ready"),
     ("PUT", "/v1/aliases/{alias}"): ({"json": {"release": "unbuilt"}}, "release_not_ready"),
     ("POST", "/v1/rollouts"): ({"json": {"release": "tiny-1", "start": True}}, "rollout_active"),

@@ -1,0 +1,62 @@
+"""/v1/releases/{release}/pick: which variant suits limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from fogline_server.api.problems import responses
+from fogline_server.api.schemas import PathId, Resource
+from fogline_server.api.services import Parts
+from fogline_server.compression.front import Limits, front
+from fogline_server.registry.picking import choose_variant
+
+router = APIRouter(tags=["releases"])
+
+
+class MeasuredView(Resource):
+    """``size``: bytes as sent; ``front``: no other variant beats it in accuracy, worst class, bytes and latency together."""
+
+    name: str
+    accuracy: float
+    worst_class: float
+    size: int
+    p50_us: float
+    front: bool
+    refused: Sequence[str]
+
+
+class PickView(Resource):
+    """``taken``: the variant; null: none is within the limits."""
+
+    taken: str | None
+    sentence: str
+    variants: list[MeasuredView]
+
+
+@router.get("/releases/{release:id}/pick", responses=responses(404, 409))
+def pick_variant(
+    services: Parts,
+    release: PathId,
+    max_bytes: Annotated[int | None, Query(gt=0, le=2**53, description="as sent, compressed")] = None,
+    max_p50_us: Annotated[float | None, Query(gt=0, le=1e12, description="where the variants were measured")] = None,
+    max_drop: Annotated[
+        float | None, Query(ge=0, le=1, description="share of accuracy below the float student")
+    ] = None,
+) -> PickView:
+    """The most accurate variant within the limits, and why each other is not."""
+    limits = Limits(max_bytes=max_bytes, max_p50_us=max_p50_us, max_drop=max_drop)
+    with services.db.read() as session:
+        chosen, forms = choose_variant(session, release, limits)
+    refused: Mapping[str, Sequence[str]] = chosen.refused
+    best = front(forms)
+    return PickView(
+        taken=chosen.taken.name if chosen.taken else None,
+        sentence=chosen.sentence,
+        variants=[
+            MeasuredView(**vars(form), front=form in best, refused=refused.get(form.name, ()))
+            for form in sorted(forms, key=lambda form: form.size)
+        ],
+    )

@@ -1,0 +1,101 @@
+"""Which of several forms of a model are worth having: those that no other beats in everything. Pure.
+
+Pareto dominance over accuracy, worst-class accuracy, bytes as sent and latency; a pick within limits, with its reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fogline_shared.errors import InvalidInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One form: shares of examples right, over all and in the worst class; bytes after zstd; median microseconds at batch 1."""
+
+    name: str
+    accuracy: float
+    worst_class: float
+    size: int
+    p50_us: float
+
+    @classmethod
+    def of(cls, name: str, metrics: Mapping[str, Any]) -> Measured:
+        """From a variant's metrics, which must have an accuracy."""
+        return cls(
+            name=name,
+            accuracy=metrics["accuracy"],
+            worst_class=metrics["worst_class_accuracy"],
+            size=metrics["bytes_zstd"],
+            p50_us=metrics["p50_us"],
+        )
+
+    def beats(self, other: Measured) -> bool:
+        """As good in everything and better in something."""
+        ours = (self.accuracy, self.worst_class, -self.size, -self.p50_us)
+        theirs = (other.accuracy, other.worst_class, -other.size, -other.p50_us)
+        return ours != theirs and all(a >= b for a, b in zip(ours, theirs, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a class of devices allows; None: anything. ``max_drop``: share of accuracy below the float parent's.
+
+    Raises InvalidInput ``invalid_limits``.
+    """
+
+    max_bytes: int | None = None
+    max_p50_us: float | None = None
+    max_drop: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("max_bytes", self.max_bytes), ("max_p50_us", self.max_p50_us)):
+            if value is not None and not value > 0:
+                raise InvalidInput("invalid_limits", f"{name} must be above 0, not {value}")
+        if self.max_drop is not None and not 0 <= self.max_drop <= 1:
+            raise InvalidInput("invalid_limits", f"max_drop is a share between 0 and 1, not {self.max_drop}")
+
+    def broken_by(self, form: Measured, parent: Measured) -> list[str]:
+        """Why a form is out of the question, in words; empty: it is not."""
+        reasons = []
+        if self.max_bytes is not None and form.size > self.max_bytes:
+            reasons.append(f"{form.size} bytes, {self.max_bytes} allowed")
+        if self.max_p50_us is not None and form.p50_us > self.max_p50_us:
+            reasons.append(f"{form.p50_us:g} µs, {self.max_p50_us:g} allowed")
+        drop = round(parent.accuracy - form.accuracy, 6)
+        # "not <=" rather than ">": a NaN is out.
+        if self.max_drop is not None and not drop <= self.max_drop:
+            reasons.append(f"loses {drop:.1%}, {self.max_drop:.1%} allowed")
+        return reasons
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pick:
+    """The form taken, None: none may be; the sentence that says why; and why each other within no limit was not."""
+
+    taken: Measured | None
+    sentence: str
+    refused: Mapping[str, Sequence[str]]
+
+
+def front(forms: Sequence[Measured]) -> list[Measured]:
+    """The forms that no other beats, smallest first."""
+    kept = [form for form in forms if not any(other.beats(form) for other in forms)]
+    return sorted(kept, key=lambda form: (form.size, form.p50_us, form.name))
+
+
+def pick(forms: Sequence[Measured], limits: Limits, *, parent: Measured) -> Pick:
+    """Among those within the limits the most accurate; of equals the best in its worst class, the fastest, the smallest."""
+    refused = {form.name: reasons for form in forms if (reasons := limits.broken_by(form, parent))}
+    fit = [form for form in forms if form.name not in refused]
+    if not fit:
+        return Pick(taken=None, sentence=f"none of {len(forms)} is within the limits", refused=refused)
+    taken = min(fit, key=lambda form: (-form.accuracy, -form.worst_class, form.p50_us, form.size, form.name))
+    sentence = (
+        f"{taken.name}: {taken.accuracy:.1%} right, the most of {len(fit)} within the limits (its float parent "
+        f"{parent.accuracy:.1%}), {taken.size} bytes, {taken.p50_us:g} µs"
+    )
+    return Pick(taken=taken, sentence=sentence, refused=refused)
