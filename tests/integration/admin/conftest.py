@@ -23,6 +23,9 @@ from fogline_server.trust.ceremony import Folder, Plan
 from fogline_server.trust.development import ensure_root, folder_of
 from fogline_server.trust.keys import OnlineKeys
 
+# Of the OpenAPI document. To write it takes longer than most tests; all applications here have the same.
+_PATHS: dict[str, Any] = {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plant:
@@ -43,7 +46,9 @@ class Plant:
 
     def operations(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """Method, route and description of every operation in the OpenAPI document."""
-        for route, methods in self.app.openapi()["paths"].items():
+        if not _PATHS:
+            _PATHS.update(self.app.openapi()["paths"])
+        for route, methods in _PATHS.items():
             for method, operation in methods.items():
                 yield method.upper(), route, operation
 
@@ -92,3 +97,12 @@ def plant(database: Database, tmp_path: Path, redis_url: str) -> Iterator[Plant]
 def sqlite_plant(sqlite_database: Database, tmp_path: Path, redis_url: str) -> Iterator[Plant]:
     """On SQLite only, where the database does not matter."""
     yield from plant_over(sqlite_database, tmp_path / "state", redis_url)
+
+
+@pytest.fixture
+def plants(sqlite_plant: Plant, postgres_url: str, tmp_path: Path, redis_url: str) -> Iterator[tuple[Plant, Plant]]:
+    """Both at the same time: on SQLite, and on PostgreSQL."""
+    db = Database(postgres_url)
+    for plant in plant_over(db, tmp_path / "postgresql" / "state", redis_url):
+        yield sqlite_plant, plant
+    db.dispose()
