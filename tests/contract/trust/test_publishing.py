@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from trusted import DAY, CheckingDevice, Publisher
 
+from fogline_server.db import events
 from fogline_server.db.base import utc_now
 from fogline_server.registry import tick as registry_tick
 from fogline_server.registry.tables import Release, Variant
@@ -50,6 +51,20 @@ def test_what_is_signed_is_signed_again_before_it_ends_and_old_versions_go(publi
     assert CheckingDevice(tmp_path / "device", publisher).refuses(wanted) == ""
     with publisher.db.read() as session:
         assert session.query(TrustMetadata).filter_by(role="timestamp").count() <= 11
+
+
+def test_offline_signatures_that_end_soon_are_told_once_a_week(database, tmp_path):
+    publisher = Publisher(database, tmp_path / "publisher", plan=Plan(root_days=20, targets_days=365))
+
+    def told() -> list[str]:
+        with database.read() as session:
+            return [event.subject_id for event in events.latest_events(session, kind="trust.ends_soon")]
+
+    publisher.pass_time(0 * DAY)
+    publisher.pass_time(6 * DAY)
+    assert told() == ["root"]
+    publisher.pass_time(2 * DAY)
+    assert told() == ["root", "root"]
 
 
 def test_a_database_restored_from_a_backup_is_ahead_of_every_device_again(publisher, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import timedelta
 
 import pytest
@@ -20,6 +21,7 @@ from fogline_shared.states import AssignmentState
 async def serving(enrolled, cloud):
     """An agent that serves a signed artifact."""
     agent = await enrolled()
+    assert (agent.state_dir / "trust" / "root.json").exists()  # it came with the certificate
     agent.start()
     sound = cloud.publish(artifact())
     await cloud.ends(cloud.roll_out(agent.device_id, sound), AssignmentState.SUCCEEDED)
@@ -29,6 +31,8 @@ async def serving(enrolled, cloud):
 
 async def test_what_nobody_signed_is_refused(serving, cloud) -> None:
     agent, sound = serving
+    shown = await asyncio.to_thread(agent_cli, "status", "--state-dir", agent.state_dir, "--json")
+    assert json.loads(shown.stdout)["trusted_root"] == 1
     assignment = cloud.roll_out(agent.device_id, cloud.publish(artifact(shift=1), signed=False))
     assert await cloud.ends(assignment, AssignmentState.REJECTED) == "target_not_listed"
     await asyncio.to_thread(agent.ask)
