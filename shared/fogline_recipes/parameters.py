@@ -41,6 +41,9 @@ def write(model: torch.nn.Module, arrays: Mapping[str, NDArray[Any]]) -> None:
             if tuple(tensor.shape) != arrays[name].shape:
                 expected = tuple(tensor.shape)
                 raise Corrupt("params_mismatch", f"{name!r} has shape {arrays[name].shape}, the model's is {expected}")
+            if tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64):
+                np.copyto(tensor.numpy(), arrays[name], casting="same_kind")
+                continue
             # torch warns of arrays it could not write to.
             tensor.copy_(torch.from_numpy(np.require(arrays[name], requirements=("C", "W"))))
 

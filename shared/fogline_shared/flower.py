@@ -93,6 +93,10 @@ _WORTH_MAPPING = 64 * 1024
 class LazyArray(Array):
     """An array that becomes .npy bytes, Flower's own form, only when somebody asks for them."""
 
+    def _is(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        # Past Array's own attributes, which forget what was computed of the former ones: there are none yet.
+        vars(self).update(dtype=tensors.name_of(dtype), shape=shape, stype="numpy.ndarray")
+
     @property
     def data(self) -> bytes:  # type: ignore[override]  # Flower's is an attribute; nobody sets it here
         """The array as Flower serialises it (.npy)."""
@@ -106,9 +110,7 @@ class HeldArray(LazyArray):
 
     def __init__(self, array: NDArray[Any]) -> None:
         # Not Array's: that one writes .npy bytes, and reads them back at each use.
-        self.dtype = array.dtype.name
-        self.shape = array.shape
-        self.stype = "numpy.ndarray"
+        self._is(array.dtype, array.shape)
         self.held = array
 
     def numpy(self) -> NDArray[Any]:
@@ -141,9 +143,7 @@ class BlobArray(LazyArray):
 
     def __init__(self, blob: _Blob, spec: tensors.TensorSpec) -> None:
         # Not Array's: that one wants the bytes.
-        self.dtype = spec.dtype_name
-        self.shape = spec.shape
-        self.stype = "numpy.ndarray"
+        self._is(spec.dtype, spec.shape)
         self.blob = blob
         self.spec = spec
 

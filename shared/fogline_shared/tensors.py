@@ -36,6 +36,12 @@ MAX_HEADER = 16 * 1024 * 1024
 _LAYOUTS, _LONGEST_KEPT = 16, 64 * 1024
 
 
+@lru_cache
+def name_of(dtype: np.dtype[Any]) -> str:
+    """NumPy's name of the type, which NumPy composes anew at each use."""
+    return dtype.name
+
+
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
     """Where one array lies in a blob. ``offset`` counts from the start of the blob, in bytes."""
@@ -49,11 +55,6 @@ class TensorSpec:
     def nbytes(self) -> int:
         """Length in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
-
-    @cached_property
-    def dtype_name(self) -> str:
-        """NumPy's name of the type; NumPy composes it anew at each use."""
-        return self.dtype.name
 
 
 def encode(arrays: Mapping[str, NDArray[Any]]) -> list[bytes | memoryview]:

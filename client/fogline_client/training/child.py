@@ -136,7 +136,7 @@ class _Worker:
 
 
 def _written(order: Order, answer: Any) -> Done:
-    """The answer's arrays at ``reply_path``, whole or not at all."""
+    """The answer's arrays at ``reply_path``. What a child that dies leaves there nobody reads: its answer never came."""
     from fogline_shared import flower
 
     encoded = flower.encode(answer.content)
@@ -146,11 +146,9 @@ def _written(order: Order, answer: Any) -> Done:
     (record,) = encoded.arrays.values()
     buffers = tensors.encode(flower.arrays_of(record))
     path = Path(order.reply_path)
-    partial = path.with_suffix(".partial")
     # Not flushed: the agent does that, should the coordinator not take it at once.
-    with partial.open("wb") as file:
+    with path.open("wb") as file:
         file.writelines(buffers)
-    partial.replace(path)
     return Done(task_id=order.task_id, digest=tensors.digest(buffers), size=path.stat().st_size, records_json=records)
 
 
