@@ -29,6 +29,7 @@ COMPRESSION = (
     "compression.methods",
     "compression.distillation",
     "compression.delta",
+    "compression.storage",
     "compression.trust",
 )
 UMBRELLAS = {"federation": FEDERATION, "compression": COMPRESSION}

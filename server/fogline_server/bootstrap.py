@@ -30,6 +30,7 @@ from fogline_server.schedules import tick as schedules_tick
 from fogline_server.schedules.service import Action
 from fogline_server.schema import migrate
 from fogline_server.settings import Settings
+from fogline_server.storage import service as storage
 from fogline_server.telemetry import tick as telemetry_tick
 from fogline_server.training import jobs as training_jobs
 from fogline_server.trust import development, publish
@@ -213,7 +214,20 @@ def ticks(services: Services) -> list[Tick]:
     def fire_schedules() -> None:
         schedules_tick.tick(db, now=utc_now(), actions=services.actions)
 
+    def collect() -> None:
+        grace_s = services.settings.collect_grace_s
+        storage.collect(db, services.blobs, now=utc_now().timestamp(), grace_s=grace_s, dry_run=False, limit=10_000)
+
+    # Off unless asked for: a collection cannot be taken back, and without a cold tier everything is at hand.
+    optional = []
+    if services.settings.collect_every_s:
+        optional.append(Tick(name="storage.collect", every_s=services.settings.collect_every_s, run=collect))
+    if services.blobs.cold is not None:
+        prefetch = functools.partial(storage.prefetch, db, services.blobs)
+        optional.append(Tick(name="storage.prefetch", every_s=10.0, run=prefetch))
+
     return [
+        *optional,
         # An empty outbox costs one small read; a job waits for the next look.
         Tick(name="jobs.dispatch", every_s=min(0.1, every_s), run=services.engine.dispatch),
         Tick(name="jobs.reconcile", every_s=every_s, run=services.engine.reconcile),

@@ -48,6 +48,8 @@ CASES: list[Case] = [
     ("POST", "/v1/populations", {"json": {"name": "ward", "recipe": "big", "tags": ["ward"], "epsilon": 8}}, 201),
     ("GET", "/v1/populations", {}, 200),
     ("GET", "/v1/populations/{population}", {"path": {"population": "ward"}}, 200),
+    ("GET", "/v1/storage", {}, 200),
+    ("POST", "/v1/storage:collect", {"json": {"dry_run": True}}, 200),
     ("GET", "/v1/releases", {"params": {"state": "READY"}}, 200),
     ("POST", "/v1/releases", {"json": {"name": "tiny-2", "recipe": "tiny", "student_run": "$finished_run"}}, 201),
     ("POST", "/v1/releases:import", {"params": {"name": "foreign", "like": "tiny-1"}, "content": b"onnx"}, 201),

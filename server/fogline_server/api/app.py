@@ -29,6 +29,7 @@ from fogline_server.api.routers import (
     rollouts,
     runs,
     schedules,
+    storage,
     telemetry,
     trust,
 )
@@ -50,6 +51,7 @@ ROUTERS = (
     trust.router,
     recipes.router,
     events.router,
+    storage.router,
     api_keys.router,
 )
 

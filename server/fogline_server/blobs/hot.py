@@ -51,7 +51,9 @@ class HotBound:
     def touch(self, path: Path) -> bool:
         """Note that a blob is used; False if it is not here."""
         try:
-            os.utime(path)
+            # Noted to a quarter of the time that it is spared for: most reads then write nothing.
+            if time.time() - path.stat().st_mtime > self._spare_s / 4:
+                os.utime(path)
         except FileNotFoundError:
             return False
         return True

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import tempfile
 import threading
 import time
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from fogline_server.blobs.cold import ColdTier
 
 Buffer = bytes | bytearray | memoryview
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _LOCK_WAIT_S = 30.0
 _STRIPES = 16
 _TRIES = 10
@@ -132,7 +134,7 @@ class BlobStore:
     def path(self, digest: str) -> Path:
         """Where the blob lies, brought back if need be; raises NotFound ``blob_not_found``, InvalidInput ``bad_digest``.
 
-        It stays there for a minute at least. A blob is checked when it is brought back: Corrupt ``blob_damaged``.
+        It stays there for three quarters of a minute at least. A blob is checked when it is brought back: Corrupt ``blob_damaged``.
         """
         place = self._place(digest)
         if not (self._bound.touch(place) if self._bound is not None else place.exists()):
@@ -242,30 +244,29 @@ class BlobStore:
         """What the folder holds, by digest."""
         return {each.path.name: each for each in held(self._root)}
 
-    def remove(self, digests: Collection[str], *, older_than_s: float, keep: Callable[[], Collection[str]]) -> Freed:
-        """Remove those of ``digests`` that were written before ``older_than_s`` and that ``keep()`` does not name.
+    def remove(self, digests: Collection[str], *, before: float, keep: Callable[[], Collection[str]]) -> Freed:
+        """Remove those of ``digests`` that were written ``before`` (Unix time) and that ``keep()`` does not name.
 
-        It is asked while no writer publishes, so that what is being written is either old enough to be named by a row or too
-        young. Raises Unavailable ``storage_busy`` when writers leave no moment for that.
+        It is asked while no writer publishes: what is being written is named by a row, or is too young. Raises Unavailable
+        ``storage_busy`` when writers leave no moment for that.
         """
-        oldest = time.time() - older_than_s
         freed = Freed()
         with self._locked(fcntl.LOCK_EX):
             kept = keep()
             for digest in digests:
                 if digest not in kept:
-                    freed += self._remove(digest, oldest)
+                    freed += self._remove(digest, before)
         return freed
 
-    def _remove(self, digest: str, oldest: float) -> Freed:
+    def _remove(self, digest: str, before: float) -> Freed:
         place, hot, cold = self._place(digest), 0, 0
         with suppress(FileNotFoundError):
             found = place.stat()
-            if found.st_mtime > oldest:
+            if found.st_mtime > before:
                 return Freed()
             hot = found.st_size
         if self.cold is not None and (there := self.cold.stored(digest)):
-            if there.written_at is None or there.written_at > oldest:
+            if there.written_at is None or there.written_at > before:
                 return Freed()
             self.cold.remove(digest)
             cold = there.size
@@ -273,12 +274,12 @@ class BlobStore:
         place.unlink(missing_ok=True)
         return Freed(blobs=1, hot_bytes=hot, cold_bytes=cold)
 
-    def remove_unused_chunks(self, *, older_than_s: float) -> int:
-        """Remove pieces of the cold tier that no blob is made of any more; return their bytes."""
+    def remove_unused_chunks(self, *, before: float) -> int:
+        """Remove pieces of the cold tier written ``before`` that no blob is made of any more; return their bytes."""
         if self.cold is None:
             return 0
-        oldest, freed = time.time() - older_than_s, 0
         known: dict[str, list[str]] = {}
+        freed = 0
         chunks = self.cold.chunks()
         unused = set(chunks) - self.cold.used_chunks(known)
         if not unused:
@@ -287,7 +288,7 @@ class BlobStore:
             # A writer may have used a piece since; only its recipe is read while writers wait.
             for name in unused - self.cold.used_chunks(known):
                 written_at = chunks[name].written_at
-                if written_at is not None and written_at <= oldest:
+                if written_at is not None and written_at <= before:
                     self.cold.remove_chunk(name)
                     freed += chunks[name].size
         return freed
@@ -316,9 +317,9 @@ class BlobStore:
             os.close(handle)  # which unlocks
 
     def _place(self, digest: str) -> Path:
-        if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+        if _DIGEST.fullmatch(digest) is None:
             raise InvalidInput("bad_digest", "a digest is 64 lower-case hexadecimal digits")
-        return self._root / digest[:2] / digest
+        return self._root.joinpath(digest[:2], digest)
 
 
 def _lock(handle: int, how: int) -> bool:

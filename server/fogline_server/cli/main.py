@@ -22,6 +22,7 @@ from fogline_server.cli.commands import (
     rollouts,
     runs,
     simulate,
+    storage,
     trust,
 )
 from fogline_server.cli.exits import MEANING, OF_KIND, Exit
@@ -54,6 +55,7 @@ for _name, _group in {
     "privacy": privacy.app,
     "population": populations.app,
     "trust": trust.app,
+    "storage": storage.app,
 }.items():
     app.add_typer(_group, name=_name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from pathlib import Path
 
@@ -82,8 +83,8 @@ def test_what_was_acknowledged_is_there_and_what_was_not_is_whole_or_absent(
                 if what == "put":
                     new = store.put([data_of(NEW)]).digest
                 else:
-                    store.remove([old, gone], older_than_s=-1, keep=lambda old=old: {old})
-                    store.remove_unused_chunks(older_than_s=-1)
+                    store.remove([old, gone], before=math.inf, keep=lambda old=old: {old})
+                    store.remove_unused_chunks(before=math.inf)
                 finished = True
             except PowerCut:
                 pass
