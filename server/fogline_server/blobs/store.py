@@ -160,9 +160,13 @@ class BlobStore:
         brought = 0
         for digest in digests:
             if not self._place(digest).exists():
-                with suppress(FoglineError):
+                try:
                     self._bring(digest)
                     brought += 1
+                except Unavailable:  # the next would wait for it as long
+                    break
+                except FoglineError:
+                    continue
         return brought
 
     def exists(self, digest: str) -> bool:

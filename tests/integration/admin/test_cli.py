@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,12 +15,14 @@ from pathlib import Path
 import pytest
 from population import ARTIFACT
 
+from fogline_server.blobs.store import BlobStore
 from fogline_server.cli import main
 from fogline_server.cli.exits import MEANING, Exit
 from fogline_server.db.base import utc_now
 from fogline_server.jobs.service import get_job
 from fogline_server.registry.deltas import service as deltas
 from fogline_server.registry.deltas.service import Pair
+from fogline_server.storage.holders import needed
 from fogline_server.training.tables import Update
 from fogline_shared.delta import NOTHING
 
@@ -503,3 +506,23 @@ def test_help_loads_neither_torch_nor_flwr():
     said = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert "torch" not in said.stdout
     assert "flwr" not in said.stdout
+
+
+def test_storage_tells_what_is_there_and_collects_what_nobody_needs(fogline, sqlite_plant):
+    blobs = BlobStore(sqlite_plant.state_dir / "blobs")
+    old, young = blobs.put([b"stray"]).digest, blobs.put([b"young"]).digest
+    os.utime(blobs.path(old), (0, 0))
+    before = set(blobs.held())
+    told = fogline("storage", "show", "--json").json
+    unknown = next(share for share in told["shares"] if share["kind"] == "unknown")
+    assert (told["tiers"], unknown["free_hot_bytes"] >= 10, told["chunk_bytes"]) == (["hot"], True, 0)
+    assert "unknown" in fogline("storage", "show").out
+    assert "would remove" in fogline("storage", "collect", "--dry-run").err
+    assert blobs.exists(old)
+    assert fogline("storage", "collect", "--grace", 1, "--json").json["blobs"] >= 1
+    assert not blobs.exists(old)
+    assert young in blobs.held()
+    with sqlite_plant.db.read() as session:
+        assert before & needed(session) <= set(blobs.held())
+    refused = fogline("storage", "collect", "--grace", 0.5)
+    assert (refused.code, "invalid_request" in refused.err) == (Exit.INVALID, True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import fsspec
 import numpy as np
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,9 @@ from hypothesis import strategies as st
 from fogline_server.blobs.cold import ColdTier
 from fogline_server.blobs.hot import held
 from fogline_server.blobs.store import BlobStore
+from fogline_server.bootstrap import build_blobs
+from fogline_server.registry.deltas.tensors import tensors as onnx_tensors
+from fogline_server.settings import Settings
 from fogline_shared import tensors
 from fogline_shared.errors import Corrupt, FoglineError, InvalidInput, NotFound, Unavailable
 
@@ -28,10 +32,11 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "memory", "dir"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "memory":
-        return f"memory://{uuid.uuid4().hex}"
+    """A folder, a store whose objects appear at once, and one of neither kind."""
+    if request.param != "file":
+        return {"memory": "", "dir": "dir::"}[request.param] + f"memory://{uuid.uuid4().hex}"
     (tmp_path / "cold").mkdir()
     return f"file://{tmp_path / 'cold'}"
 
@@ -221,6 +226,27 @@ def test_a_tensor_of_mostly_zeros_takes_little(store: BlobStore) -> None:
     assert tensors.decode(store.read(digest))["w"].tobytes() == sparse.tobytes()
 
 
+def test_an_onnx_file_is_cut_at_its_initialisers(tmp_path: Path, url: str) -> None:
+    cold = ColdTier(url, tensors=onnx_tensors)
+    store = BlobStore(tmp_path / "hot", cold=cold)
+    rng = np.random.default_rng(0)
+    body = rng.normal(size=(100, 300)).astype(np.float32)
+    models = {}
+    for _ in range(2):
+        head = rng.normal(size=(300, 5)).astype(np.float32)
+        parts = [onnx.numpy_helper.from_array(array, name) for name, array in (("body", body), ("head", head))]
+        nodes = [
+            onnx.helper.make_node("MatMul", ["x", "body"], ["h"]),
+            onnx.helper.make_node("MatMul", ["h", "head"], ["y"]),
+        ]
+        model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], [], initializer=parts))
+        models[store.put([model.SerializeToString()]).digest] = model.SerializeToString()
+    assert sum(each.size for each in cold.chunks().values()) < 1.2 * body.nbytes
+    for digest, data in models.items():
+        forget_hot(store, digest)
+        assert store.read(digest) == data
+
+
 HEADER = st.dictionaries(
     st.text(max_size=3),
     st.one_of(
@@ -235,7 +261,7 @@ HEADER = st.dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(header=HEADER, seed=st.integers(0, 5), zeros=st.floats(0, 1), size=st.sampled_from([0, 1, 70_000, 140_001]))
 def test_every_blob_comes_back_byte_for_byte_whatever_its_header_claims(store, header, seed, zeros, size) -> None:
     text = json.dumps(header).encode()
@@ -267,3 +293,16 @@ def test_readers_find_every_blob_while_others_are_evicted(tmp_path: Path) -> Non
     for thread in threads:
         thread.join()
     assert not failures
+
+
+def test_the_settings_make_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOGLINE_STATE_DIR", str(tmp_path))
+    assert build_blobs(Settings()).cold is None
+    monkeypatch.setenv("FOGLINE_HOT_BYTES", "1000")
+    with pytest.raises(InvalidInput, match="FOGLINE_COLD_URL"):
+        build_blobs(Settings())
+    monkeypatch.setenv("FOGLINE_COLD_URL", f"memory://{uuid.uuid4().hex}")
+    store = build_blobs(Settings())
+    digest = store.put([b"fogline"]).digest
+    forget_hot(store, digest)
+    assert store.read(digest) == b"fogline"
