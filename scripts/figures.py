@@ -15,6 +15,7 @@ BEGIN, END = "<!-- figures: make bench, scripts/figures.py -->\n", "<!-- /figure
 DOCUMENTS = {
     "README.md": ("smartwatch_margin", "demo", "edge", "batch", "round_overhead"),
     "docs/codecs.md": ("update_codecs",),
+    "docs/storage.md": ("compression.storage",),
 }
 
 

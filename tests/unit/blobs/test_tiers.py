@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import threading
 import time
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fogline_server.blobs import store as store_module
 from fogline_server.blobs.cold import ColdTier
 from fogline_server.blobs.hot import held
 from fogline_server.blobs.store import BlobStore
@@ -245,6 +247,45 @@ def test_an_onnx_file_is_cut_at_its_initialisers(tmp_path: Path, url: str) -> No
     for digest, data in models.items():
         forget_hot(store, digest)
         assert store.read(digest) == data
+
+
+def test_a_piece_that_a_writer_uses_again_while_it_is_collected_stays(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store.cold is not None
+    body = np.random.default_rng(0).normal(size=20_000)
+    first, second = (tensors.encode({"body": body, "head": np.full(1000, seed, np.float32)}) for seed in (1, 2))
+    gone = store.put(first).digest
+    store.cold.remove(gone)
+    forget_hot(store, gone)
+    used, written = store.cold.used_chunks, []
+
+    def then_write(known):
+        found = used(known)
+        if not written:
+            written.append(store.put(second).digest)
+        return found
+
+    monkeypatch.setattr(store.cold, "used_chunks", then_write)
+    assert store.remove_unused_chunks(before=math.inf) > 0
+    forget_hot(store, written[0])
+    assert store.read(written[0]) == b"".join(map(bytes, second))
+
+
+def test_nothing_is_published_while_the_collector_has_the_folder(blobs: BlobStore, monkeypatch) -> None:
+    monkeypatch.setattr(store_module, "_LOCK_WAIT_S", 0.05)
+    refused = []
+
+    def keep():
+        with pytest.raises(Unavailable, match="storage_busy") as told:
+            blobs.put([b"fogline"])
+        refused.append(told.value)
+        return ()
+
+    blobs.remove(["0" * 64], before=math.inf, keep=keep)
+    assert refused
+    assert not blobs.held()
+    blobs.put([b"fogline"])
 
 
 HEADER = st.dictionaries(
