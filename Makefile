@@ -15,8 +15,9 @@ help: ## show this help
 demo: $(VENV)/.ready-demo ## run the whole loop on real data: ten devices, five minutes at most
 	@$(BIN)/fogline demo
 
+# Tests start hundreds of processes: none of them should compile again what the last one has compiled.
 test: $(VENV)/.ready-dev ## run all tests, on a real Redis, a real PostgreSQL and real processes
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
 
 check: $(VENV)/.ready-dev ## lint, types, import contracts, generated code and pages, compose file
 	$(BIN)/ruff check .
