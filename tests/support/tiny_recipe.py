@@ -61,7 +61,7 @@ class Tiny(Recipe):
         from torch import nn
 
         width = {"teacher": 16, "student": 8}[size]
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the CPU's alone, see fogline_recipes.classifier
         return nn.Sequential(
             nn.Conv1d(CHANNELS, width, 9, padding=4, bias=False),
             nn.BatchNorm1d(width),
