@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ class Device:
     def boot(self) -> None:
         """Start the process anew."""
         self.errors = 0
+        self.unsigned: set[str] = set()
         self.predictor = Predictor()
         self.updater = Updater(
             UpdaterParts(
@@ -56,7 +58,9 @@ class Device:
         )
 
     async def check(self, desired: DesiredState) -> None:
-        """Everything is signed here; what is not, and power cuts of the check itself, are tested beside the attacks."""
+        """What is signed, and power cuts of the check itself, are tested beside the attacks."""
+        if desired.artifact_digest in self.unsigned:
+            raise Corrupt("target_not_listed", "nobody signed it")
 
     async def fetch(self, digest: str, size: int, target: Path) -> None:
         if self.faults:
@@ -122,6 +126,20 @@ def cut_at(monkeypatch: pytest.MonkeyPatch, number: int, *, after: bool) -> list
     for name in ("write", "move"):
         monkeypatch.setattr(durable, name, wrap(getattr(durable, name)))
     return count
+
+
+async def test_what_is_not_signed_any_more_is_neither_loaded_nor_taken_from_the_spare_slot(device: Device) -> None:
+    first, second = device.offer(1, GOOD), device.offer(2, NEXT)
+    await device.run(first)
+    await device.run(second)
+    device.unsigned = {first.artifact_digest}
+    await device.run(replace(first, generation=3))
+    assert device.last == (3, "REJECTED", "target_not_listed")
+    assert device.serves() == second.artifact_digest
+    device.unsigned = set()
+    await device.run(replace(first, generation=4))
+    assert device.last == (4, "SUCCEEDED", "")
+    assert device.serves() == first.artifact_digest
 
 
 @pytest.mark.parametrize("after", [False, True])
