@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -321,9 +322,15 @@ class BlobStore:
             os.close(handle)  # which unlocks
 
     def _place(self, digest: str) -> Path:
-        if _DIGEST.fullmatch(digest) is None:
-            raise InvalidInput("bad_digest", "a digest is 64 lower-case hexadecimal digits")
-        return self._root.joinpath(digest[:2], digest)
+        return _place_in(self._root, digest)
+
+
+# Making a path takes longer than opening the file; what is read is mostly read again.
+@lru_cache(4096)
+def _place_in(root: Path, digest: str) -> Path:
+    if _DIGEST.fullmatch(digest) is None:
+        raise InvalidInput("bad_digest", "a digest is 64 lower-case hexadecimal digits")
+    return root / digest[:2] / digest
 
 
 def _lock(handle: int, how: int) -> bool:
