@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fogline_server.compression.engine import FloatArray, open_session, run
 from fogline_shared.errors import Corrupt
@@ -39,24 +38,28 @@ def with_answers(model: bytes, manifest: Manifest, examples: FloatArray) -> Mani
     if not np.isfinite(logits).all():
         raise Corrupt("logits_not_finite", "the model answers plausible inputs with NaN or infinity")
     count = min(KNOWN_MAX, max(1, KNOWN_BYTES // examples[0].nbytes))
-    answers = tuple(KnownAnswer.of(examples[i], int(logits[i].argmax())) for i in clearest(logits, count))
+    answers = tuple(KnownAnswer.of(examples[i], int(logits[i].argmax())) for i in clear(logits, count))
     return replace(manifest, known_answers=answers)
 
 
-def clearest(logits: FloatArray, count: int) -> list[int]:
-    """Up to ``count`` row indices whose label is least in doubt, one label after the other.
+def clear(logits: FloatArray, count: int) -> list[int]:
+    """Up to ``count`` row indices whose label is in little doubt, one label after the other.
 
-    Another CPU rounds differently; the label of a row with a large margin between the two best logits survives that.
+    Another CPU rounds differently; the label of a row with a large margin between the two best logits survives that. Of the
+    rows with at least a quarter of their label's largest margin the first ones are taken: they change less from release to
+    release than the very clearest would, and each that changes is sent anew in a delta.
     """
     best = np.sort(logits, axis=1)
     margin = best[:, -1] - best[:, -2] if logits.shape[1] > 1 else best[:, -1]
     labels = logits.argmax(axis=1)
-    ranks: NDArray[np.intp] = np.zeros(len(logits), dtype=np.intp)
+    order = []
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        ranks[rows[np.argsort(-margin[rows], kind="stable")]] = np.arange(len(rows))
-    order = np.lexsort((-margin, ranks))
-    return [int(i) for i in order[:count]]
+        doubtful = margin[rows] < margin[rows].max() / 4
+        order += [
+            (bool(doubt), turn, int(row)) for turn, (doubt, row) in enumerate(sorted(zip(doubtful, rows, strict=True)))
+        ]
+    return [row for _, _, row in sorted(order)[:count]]
 
 
 def write_manifest(model: bytes, manifest: Manifest) -> bytes:

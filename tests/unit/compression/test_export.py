@@ -12,7 +12,7 @@ from fogline_server.compression.engine import open_session, run
 from fogline_server.compression.evaluate import evaluate
 from fogline_server.compression.export import export_module, export_onnx, load_model
 from fogline_server.compression.methods.base import Parent
-from fogline_server.compression.stamp import clearest
+from fogline_server.compression.stamp import clear
 from fogline_shared.errors import Corrupt, InvalidInput
 
 
@@ -66,10 +66,19 @@ def test_a_recipe_that_does_not_export_is_refused_with_a_code(size: str) -> None
     assert error.value.code == "not_exportable"
 
 
-def test_known_answers_are_the_clearest_of_each_class() -> None:
-    logits = np.array([[9, 0, 0], [1, 0, 0], [0, 5, 0], [0, 6, 0], [0, 0, 2]], dtype=np.float32)
-    assert clearest(logits, 3) == [0, 3, 4]
-    assert clearest(logits, 5) == [0, 3, 4, 2, 1]
+def test_known_answers_are_clear_and_of_every_class_before_a_second_of_one() -> None:
+    logits = np.array([[2, 0, 0], [9, 0, 0], [0, 5, 0], [0, 6, 0], [0, 0, 2], [8, 0, 0]], dtype=np.float32)
+    assert sorted(clear(logits, 3)) == [1, 2, 4]
+    assert sorted(clear(logits, 5)) == [1, 2, 3, 4, 5]
+    assert clear(logits, 6)[-1] == 0
+
+
+def test_known_answers_stay_while_their_margins_move() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1, (200, 4)).astype(np.float32)
+    logits[np.arange(200), np.arange(200) % 4] += 8
+    moved = logits + rng.normal(0, 0.3, logits.shape).astype(np.float32)
+    assert clear(logits, 8) == clear(moved, 8)
 
 
 def test_equal_parameters_are_stored_each_by_itself_where_a_quantizer_finds_them() -> None:
