@@ -33,7 +33,8 @@ from fogline_server.jobs import lease, service
 from fogline_server.jobs.doorbell import Doorbell
 from fogline_server.jobs.engine import Engine
 from fogline_server.schema import create_all
-from fogline_server.training import asynchronous_grid, jobs
+from fogline_server.training import jobs
+from fogline_server.training.asynchronous import grid as asynchronous_grid
 from fogline_shared.flower import RecordDict
 from fogline_shared.protocol import TaskOffer, TaskReply
 from fogline_shared.states import JOB, JobState

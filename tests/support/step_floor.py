@@ -12,8 +12,9 @@ from training_fleet import FIRST_NODE, add_devices, create_run, device_id
 from fogline_server.blobs.store import BlobStore
 from fogline_server.db.database import Database
 from fogline_server.jobs.doorbell import Doorbell
-from fogline_server.training import buffer, checkpoint, offers
-from fogline_server.training.asynchronous_grid import AsynchronousGatewayGrid, Step
+from fogline_server.training import checkpoint, offers
+from fogline_server.training.asynchronous import buffer
+from fogline_server.training.asynchronous.grid import AsynchronousGatewayGrid, Step
 from fogline_server.training.grid import Parts, Phase
 from fogline_server.training.spec import RunSpec
 from fogline_server.training.tables import Round, Run, Update

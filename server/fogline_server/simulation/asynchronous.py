@@ -16,9 +16,9 @@ from fogline_server.simulation.clock import Closing
 from fogline_server.simulation.grid import Site, VirtualGrid
 from fogline_server.simulation.pacer import Attempt
 from fogline_server.simulation.workers import Task
+from fogline_server.training.asynchronous.staleness import may_step, rebase
 from fogline_server.training.pacing import GIVE_UP_FACTOR
 from fogline_server.training.rounds import ARRAYS
-from fogline_server.training.staleness import may_step, rebase
 from fogline_server.training.strategies.base import Rule
 from fogline_shared import flower
 from fogline_shared.errors import Conflict

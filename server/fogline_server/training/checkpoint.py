@@ -20,8 +20,9 @@ from fogline_server.db import events
 from fogline_server.devices import service as devices
 from fogline_server.devices.tables import Device
 from fogline_server.jobs.runner import Lease
-from fogline_server.training import attempts, buffer
+from fogline_server.training import attempts
 from fogline_server.training.admission import Judgement
+from fogline_server.training.asynchronous import buffer
 from fogline_server.training.pacing import Pace, draw
 from fogline_server.training.privacy import ledger
 from fogline_server.training.spec import RunSpec

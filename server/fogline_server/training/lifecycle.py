@@ -17,7 +17,7 @@ from fogline_server.db import events
 from fogline_server.db.events import SYSTEM
 from fogline_server.jobs import service as jobs
 from fogline_server.jobs.tables import Job
-from fogline_server.training import buffer
+from fogline_server.training.asynchronous import buffer
 from fogline_server.training.privacy import ledger
 from fogline_server.training.service import end_run, get_run, submit_stint
 from fogline_server.training.spec import RunSpec

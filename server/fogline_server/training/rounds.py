@@ -26,8 +26,8 @@ from fogline_server.training.admission import (
     judge_metrics,
     judge_updates,
 )
+from fogline_server.training.aggregation.own_strategy import OwnStrategy
 from fogline_server.training.decoding import sizes, unpack
-from fogline_server.training.own_strategy import OwnStrategy
 from fogline_server.training.privacy import local as local_privacy
 from fogline_server.training.privacy.central import Central, floored
 from fogline_server.training.statistics import Statistics, gather, too_few_accepted

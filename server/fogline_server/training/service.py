@@ -15,7 +15,7 @@ from fogline_server.db.base import new_id
 from fogline_server.db.events import SYSTEM
 from fogline_server.devices.queries import device_classes
 from fogline_server.jobs import service as jobs
-from fogline_server.training import buffer
+from fogline_server.training.asynchronous import buffer
 from fogline_server.training.privacy import ledger
 from fogline_server.training.spec import RunSpec
 from fogline_server.training.tables import Round, Run, Task, Update

@@ -24,8 +24,9 @@ from fogline_server.db.base import utc_now
 from fogline_server.devices.queries import classes_of
 from fogline_server.jobs.doorbell import EVENTS, RUN
 from fogline_server.jobs.runner import JobContext, Outcome
-from fogline_server.training import attempts, beginning, buffer, checkpoint, lifecycle, rounds
-from fogline_server.training.asynchronous_grid import AsynchronousGatewayGrid, Step
+from fogline_server.training import attempts, beginning, checkpoint, lifecycle, rounds
+from fogline_server.training.asynchronous import buffer
+from fogline_server.training.asynchronous.grid import AsynchronousGatewayGrid, Step
 from fogline_server.training.attempts import Attempt
 from fogline_server.training.checkpoint import RoundEnd, RunPaused
 from fogline_server.training.ensemble.rounds import Sizes

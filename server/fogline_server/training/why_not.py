@@ -10,8 +10,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fogline_server.devices import service as devices
-from fogline_server.training import attempts, buffer
-from fogline_server.training.buffer import Busy
+from fogline_server.training import attempts
+from fogline_server.training.asynchronous import buffer
+from fogline_server.training.asynchronous.buffer import Busy
 from fogline_server.training.checkpoint import wanted
 from fogline_server.training.service import get_run
 from fogline_server.training.spec import RunSpec

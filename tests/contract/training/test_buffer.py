@@ -14,8 +14,9 @@ from fogline_server.blobs.store import BlobStore
 from fogline_server.db.database import Database
 from fogline_server.devices.tables import Device
 from fogline_server.jobs.doorbell import Doorbell
-from fogline_server.training import buffer, lifecycle, service
-from fogline_server.training.asynchronous_grid import NOBODY
+from fogline_server.training import lifecycle, service
+from fogline_server.training.asynchronous import buffer
+from fogline_server.training.asynchronous.grid import NOBODY
 from fogline_server.training.tables import Task, Update
 from fogline_shared import flower
 from fogline_shared.errors import Conflict

@@ -10,7 +10,7 @@ from flwr.app import Message, MetricRecord, RecordDict
 from flwr.serverapp import strategy as flowers
 from tiny_recipe import Tiny
 
-from fogline_server.training.blocks import BLOCK
+from fogline_server.training.aggregation.blocks import BLOCK
 from fogline_server.training.strategies import base
 from fogline_server.training.strategies.base import EVERY_NODE
 from fogline_shared import flower

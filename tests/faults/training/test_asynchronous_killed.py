@@ -24,7 +24,7 @@ SPEC = {
     "evaluate_every": STEPS,
 }
 OPEN = "fogline_server.training.trainer.Trainer._cohort"
-TAKE = "fogline_server.training.asynchronous_grid.AsynchronousGatewayGrid._take"
+TAKE = "fogline_server.training.asynchronous.grid.AsynchronousGatewayGrid._take"
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,8 @@ from fogline_server.blobs.store import BlobStore
 from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
 from fogline_server.jobs.doorbell import Doorbell
-from fogline_server.training import buffer, lifecycle, service
+from fogline_server.training import lifecycle, service
+from fogline_server.training.asynchronous import buffer
 from fogline_server.training.tables import Round, Run
 
 SLOW = 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flwr.app import MetricRecord
 
-from fogline_server.training.staleness import may_step, rebase
+from fogline_server.training.asynchronous.staleness import may_step, rebase
 from fogline_server.training.strategies import base
 from fogline_shared import flower
 from fogline_shared.flower import Address, ArrayRecord, ConfigRecord, Message, RecordDict

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flwr.app import MetricRecord, RecordDict
 
-from fogline_server.training.blocks import BLOCK
-from fogline_server.training.geometric import Geometric, Updates
+from fogline_server.training.aggregation.blocks import BLOCK
+from fogline_server.training.aggregation.geometric import Geometric, Updates
 from fogline_server.training.strategies import (
     centred_clipping,
     geometric_median,

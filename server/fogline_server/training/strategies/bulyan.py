@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fogline_server.training.gram import Matrix, nearest_to_their_neighbours
+from fogline_server.training.aggregation.gram import Matrix, nearest_to_their_neighbours
 from fogline_shared.checks import number
 
 if TYPE_CHECKING:
@@ -45,6 +45,6 @@ def combine(options: Options, values: NDArray[Any]) -> NDArray[Any]:
 
 
 def build(options: Options) -> Strategy:
-    from fogline_server.training.coordinatewise import Coordinatewise
+    from fogline_server.training.aggregation.coordinatewise import Coordinatewise
 
     return Coordinatewise(partial(combine, options), choose=partial(choose, options))

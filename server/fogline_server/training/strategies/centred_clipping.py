@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fogline_server.training.gram import Matrix, Vector, distances, shrink
+from fogline_server.training.aggregation.gram import Matrix, Vector, distances, shrink
 from fogline_shared.checks import number
 
 if TYPE_CHECKING:
@@ -46,6 +46,6 @@ def weigh(options: Options, gram: Matrix, _shares: Vector) -> Vector:
 
 
 def build(options: Options) -> Strategy:
-    from fogline_server.training.geometric import Geometric
+    from fogline_server.training.aggregation.geometric import Geometric
 
     return Geometric(partial(weigh, options), anchored=True, remembers=True)

@@ -17,6 +17,6 @@ class Options:
 
 
 def build(_options: Options) -> Strategy:
-    from fogline_server.training.flat_mean import FlatMean
+    from fogline_server.training.aggregation.flat_mean import FlatMean
 
     return FlatMean(**EVERY_NODE)

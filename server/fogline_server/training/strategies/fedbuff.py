@@ -34,8 +34,8 @@ class Options:
 
 
 def build(options: Options) -> Strategy:
-    from fogline_server.training.blocks import blocks
-    from fogline_server.training.own_strategy import OwnStrategy
+    from fogline_server.training.aggregation.blocks import blocks
+    from fogline_server.training.aggregation.own_strategy import OwnStrategy
     from fogline_shared import flower
 
     class FedBuff(OwnStrategy):

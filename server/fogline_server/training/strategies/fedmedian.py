@@ -24,6 +24,6 @@ def combine(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def build(_options: Options) -> Strategy:
-    from fogline_server.training.coordinatewise import Coordinatewise
+    from fogline_server.training.aggregation.coordinatewise import Coordinatewise
 
     return Coordinatewise(combine)

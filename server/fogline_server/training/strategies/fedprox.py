@@ -24,7 +24,7 @@ class Options:
 def build(options: Options) -> Strategy:
     from flwr.serverapp.strategy import FedProx
 
-    from fogline_server.training.flat_mean import FlatMean
+    from fogline_server.training.aggregation.flat_mean import FlatMean
 
     class Proximal(FedProx, FlatMean):
         """FedProx, with FedAvg's mean as we add it up."""

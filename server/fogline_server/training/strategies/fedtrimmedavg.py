@@ -32,6 +32,6 @@ def combine(options: Options, values: NDArray[Any]) -> NDArray[Any]:
 
 
 def build(options: Options) -> Strategy:
-    from fogline_server.training.coordinatewise import Coordinatewise
+    from fogline_server.training.aggregation.coordinatewise import Coordinatewise
 
     return Coordinatewise(partial(combine, options))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fogline_server.training.gram import Matrix, Vector, lengths
+from fogline_server.training.aggregation.gram import Matrix, Vector, lengths
 from fogline_shared.checks import number
 from fogline_shared.recipe import Recipe, root_data
 
@@ -45,7 +45,7 @@ def build(options: Options, recipe: Recipe) -> Strategy:
     import torch
 
     from fogline_recipes import device, parameters
-    from fogline_server.training.geometric import Geometric
+    from fogline_server.training.aggregation.geometric import Geometric
     from fogline_shared.flower import RecordDict
 
     root = root_data(recipe)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fogline_server.training.gram import Matrix, Vector, nearest_to_their_neighbours
+from fogline_server.training.aggregation.gram import Matrix, Vector, nearest_to_their_neighbours
 from fogline_shared.checks import number
 
 if TYPE_CHECKING:
@@ -34,6 +34,6 @@ def weigh(options: Options, gram: Matrix, shares: Vector) -> Vector:
 
 
 def build(options: Options) -> Strategy:
-    from fogline_server.training.geometric import Geometric
+    from fogline_server.training.aggregation.geometric import Geometric
 
     return Geometric(partial(weigh, options), chooses=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fogline_server.training.gram import Matrix, Vector, lengths, shrink
+from fogline_server.training.aggregation.gram import Matrix, Vector, lengths, shrink
 from fogline_shared.checks import number
 
 if TYPE_CHECKING:
@@ -33,6 +33,6 @@ def weigh(options: Options, gram: Matrix, shares: Vector) -> Vector:
 
 
 def build(options: Options) -> Strategy:
-    from fogline_server.training.geometric import Geometric
+    from fogline_server.training.aggregation.geometric import Geometric
 
     return Geometric(partial(weigh, options))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fogline_server.training.gram import Vector
+from fogline_server.training.aggregation.gram import Vector
 from fogline_shared.checks import number
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ def weigh(options: Options, squares: Vector, losses: Vector) -> Vector:
 
 
 def build(options: Options) -> Strategy:
-    from fogline_server.training.geometric import Updates
-    from fogline_server.training.own_strategy import OwnStrategy
+    from fogline_server.training.aggregation.geometric import Updates
+    from fogline_server.training.aggregation.own_strategy import OwnStrategy
     from fogline_shared import flower
 
     class QFedAvg(OwnStrategy):

@@ -35,8 +35,8 @@ def plan(options: Options) -> Mapping[str, float | str]:
 
 
 def build(_options: Options) -> Strategy:
-    from fogline_server.training.blocks import blocks
-    from fogline_server.training.own_strategy import OwnStrategy
+    from fogline_server.training.aggregation.blocks import blocks
+    from fogline_server.training.aggregation.own_strategy import OwnStrategy
     from fogline_shared import flower
 
     class Scaffold(OwnStrategy):

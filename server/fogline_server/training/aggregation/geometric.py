@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fogline_server.training.blocks import blocks
-from fogline_server.training.gram import Matrix, Vector
-from fogline_server.training.own_strategy import OwnStrategy
+from fogline_server.training.aggregation.blocks import blocks
+from fogline_server.training.aggregation.gram import Matrix, Vector
+from fogline_server.training.aggregation.own_strategy import OwnStrategy
 from fogline_shared import flower
 
 # From the Gram matrix (n, n) and the devices' shares of the examples (n,), which sum to 1, to coefficients (n,).

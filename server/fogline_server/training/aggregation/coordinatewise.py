@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fogline_server.training.blocks import blocks
-from fogline_server.training.geometric import Updates
-from fogline_server.training.gram import Matrix
-from fogline_server.training.own_strategy import OwnStrategy
+from fogline_server.training.aggregation.blocks import blocks
+from fogline_server.training.aggregation.geometric import Updates
+from fogline_server.training.aggregation.gram import Matrix
+from fogline_server.training.aggregation.own_strategy import OwnStrategy
 from fogline_shared import flower
 
 # From the devices' values (n, m) to one value each (m,).

@@ -14,7 +14,7 @@ import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
-from fogline_server.training.blocks import BLOCK
+from fogline_server.training.aggregation.blocks import BLOCK
 from fogline_shared import flower
 
 

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 from fogline_server.jobs.doorbell import DEVICES
-from fogline_server.training import buffer
 from fogline_server.training.admission import quorum_of
+from fogline_server.training.asynchronous import buffer
+from fogline_server.training.asynchronous.staleness import may_step, rebase
 from fogline_server.training.grid import LOOK_EVERY_S, GatewayGrid, Parts, Phase
 from fogline_server.training.pacing import GIVE_UP_FACTOR
 from fogline_server.training.rounds import ARRAYS
-from fogline_server.training.staleness import may_step, rebase
 from fogline_server.training.tables import Task, Update
 from fogline_shared import flower
 from fogline_shared.errors import Conflict
