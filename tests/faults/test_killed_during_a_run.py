@@ -6,6 +6,7 @@ Each run is of the same devices and seed, so it must end with the very bytes of 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from live_fleet import LiveFleet, training_child
@@ -87,13 +88,19 @@ def test_agent_killed_in_its_training_during_a_run(fleet: LiveFleet, expected: s
 def test_agent_killed_mid_download_during_a_run(fleet: LiveFleet, expected: str) -> None:
     agent, before = fleet.agents[0], fleet.newest
     release = fleet.publish("big", padding=3 << 20)
-    part = agent.state_dir / "incoming" / f"{fleet.newest}.part"
+
+    def arriving() -> bool:
+        """Of the artifact itself, or of a delta, as the coordinator has built one by now or has not."""
+        with suppress(FileNotFoundError):  # it is complete in this moment
+            return any(part.stat().st_size for part in (agent.state_dir / "incoming").glob("*.part"))
+        return False
+
     with fleet.watch() as watch:
         run = fleet.begin_run()
         fleet.in_the_middle_of(run, after=1)
         fleet.proxy.rate = 1 << 20
         rollout = fleet.begin_roll_out(release)
-        eventually(lambda: part.exists() and part.stat().st_size > 0, 60)
+        eventually(arriving, 60)
         assert fleet.run_of(run).finished_at is None
         with watch.outage(agent):
             agent.kill()

@@ -67,8 +67,10 @@ def sites_in_the_code() -> set[str]:
                 found.add(name)
             visit(child, inner)
 
-    for path in Path(fogline_server.training.__file__).parent.rglob("*.py"):
-        visit(ast.parse(path.read_text()), f"fogline_server.training.{path.stem}")
+    package = Path(fogline_server.training.__file__).parent
+    for path in package.rglob("*.py"):
+        module = ".".join(path.relative_to(package).with_suffix("").parts)
+        visit(ast.parse(path.read_text()), f"fogline_server.training.{module}")
     return found
 
 
