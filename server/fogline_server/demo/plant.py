@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fogline_server.children import die_with
-from fogline_server.demo.rest import Rest
+from fogline_server.demo.rest import Rest, Row
 from fogline_shared.errors import Unavailable
 
 _START_S, _STOP_S = 90, 20
@@ -76,6 +76,15 @@ class Plant:
         # From this thread: on Linux a child dies with the thread that started it.
         for member in members:
             self._start([*_agent("run"), *self._state(member)], self.folder / f"{member.name}.log", {})
+
+    def status(self, member: Member) -> Row:
+        """What ``fogline-agent status`` tells on that device; raises Unavailable ``demo_status_failed``."""
+        command = [*_agent("status"), *self._state(member), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment({}))
+        if done.returncode:
+            raise Unavailable("demo_status_failed", f"{member.name}: {done.stderr.strip()}")
+        told: Row = json.loads(done.stdout)
+        return told
 
     def stop(self) -> None:
         """Agents first, then the coordinator; what does not end is killed."""

@@ -31,6 +31,7 @@ def facts(told: Row) -> dict[str, Any]:
             _rollout(told["good"], "good", len(told["fleet"])),
             _rollout(told["broken"], "broken", len(told["fleet"])),
         ],
+        "checked": {name: told["checked"][name] for name in ("name", "trusted_root", "active_digest")},
         "batch": _batch(told["batch"]),
         "fleet": [{k: d[k] for k in ("name", "state", "online", "tags", "active_digest")} for d in told["fleet"]],
     }
@@ -88,6 +89,9 @@ def _rollout(told: Row, title: str, devices: int) -> dict[str, Any]:
         "devices": devices,
         # Assignments are made when a device is offered the release; how far it came before it was called back is not asked.
         "devices_offered": len(told["assignments"]),
+        # On their way to all devices that were offered it: as whole files, and as what was sent.
+        "whole_bytes": told["artifact"]["size"] * len(told["assignments"]),
+        "wire_bytes": rollout["wire_bytes"],
         "timeline": [entry for entry in entries if entry["seconds"] >= 0],
         "stages": [{k: s[k] for k in ("number", "state", "percent", "evidence")} for s in told["stages"]],
     }

@@ -114,6 +114,7 @@ class Story:
         _require(rollout, expect)
         return {
             "rollout": rollout,
+            "artifact": next(v for v in release["variants"] if v["name"] == release["default_variant"]),
             "stages": self.rest.get(f"{path}/stages")["items"],
             "assignments": self.rest.get(f"{path}/assignments", limit=200)["items"],
             "events": self.rest.items("/v1/events", limit=1000, subject_id=made["id"])[::-1],
@@ -142,6 +143,10 @@ class Story:
             "plain", str(table), str(self.artifact("student_int8")), str(self.plant.folder / "plain.parquet")
         )
         return {"job": job, "plain": plain, "output": str(output)}
+
+    def checked(self) -> Row:
+        """What one device says of the model it serves: it has installed it because signed metadata list it."""
+        return self.plant.status(inputs.members(self.plant.folder)[0])
 
     def fleet(self) -> Sequence[Row]:
         """Every device, as the coordinator sees it."""

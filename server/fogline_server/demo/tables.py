@@ -17,6 +17,7 @@ def all_tables(facts: Facts) -> Iterator[Table]:
     yield _choice(facts)
     yield _variants(facts)
     yield _timeline(facts)
+    yield _delivery(facts)
     yield _batch(facts)
 
 
@@ -110,6 +111,26 @@ def _timeline(facts: Facts) -> Table:
         table.add_section()
         for entry in rollout["timeline"]:
             table.add_row(f"{rollout['title']}: {entry['what']}", f"+{entry['seconds']:.1f} s", entry["why"])
+    return table
+
+
+def _delivery(facts: Facts) -> Table:
+    checked = facts["checked"]
+    table = _table(
+        "Bytes to the devices, all together",
+        f"Device {checked['name']} serves {checked['active_digest'][:12]}: metadata that the keys of root {checked['trusted_root']} "
+        "have signed list it, with throwaway keys of this demo. The second release goes as a delta from the first.",
+        "rollout",
+        "devices",
+        "whole files",
+        "sent",
+        "share",
+    )
+    for rollout in facts["rollouts"]:
+        whole, sent = rollout["whole_bytes"], rollout["wire_bytes"]
+        table.add_row(
+            rollout["title"], str(rollout["devices_offered"]), f"{whole:,}", f"{sent:,}", f"{sent / whole:.0%}"
+        )
     return table
 
 

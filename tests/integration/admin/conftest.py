@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from population import Population, populate
 
 from fogline_server.access import service
 from fogline_server.access.keys import Role
+from fogline_server.cli import main
 from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
 from fogline_server.settings import Settings
@@ -106,3 +109,30 @@ def plants(sqlite_plant: Plant, postgres_url: str, tmp_path: Path, redis_url: st
     for plant in plant_over(db, tmp_path / "postgresql" / "state", redis_url):
         yield sqlite_plant, plant
     db.dispose()
+
+
+@dataclass(frozen=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def fogline(sqlite_plant, monkeypatch, capsys):
+    """Run a command as its console script does, with the admin's key."""
+    monkeypatch.setenv("FOGLINE_URL", sqlite_plant.url)
+    monkeypatch.setenv("FOGLINE_API_KEY", sqlite_plant.keys["admin"])
+
+    def call(*words: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["fogline", *map(str, words)])
+        with pytest.raises(SystemExit) as exited:
+            main.run()
+        captured = capsys.readouterr()
+        return Said(int(exited.value.code or 0), captured.out, captured.err)
+
+    return call

@@ -9,49 +9,15 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from population import ARTIFACT
 
 from fogline_server.blobs.store import BlobStore
-from fogline_server.cli import main
 from fogline_server.cli.exits import MEANING, Exit
-from fogline_server.db.base import utc_now
 from fogline_server.jobs.service import get_job
-from fogline_server.registry.deltas import service as deltas
-from fogline_server.registry.deltas.service import Pair
 from fogline_server.storage.holders import needed
-from fogline_server.training.tables import Update
-from fogline_shared.delta import NOTHING
-
-
-@dataclass(frozen=True)
-class Said:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def fogline(sqlite_plant, monkeypatch, capsys):
-    """Run a command as its console script does, with the admin's key."""
-    monkeypatch.setenv("FOGLINE_URL", sqlite_plant.url)
-    monkeypatch.setenv("FOGLINE_API_KEY", sqlite_plant.keys["admin"])
-
-    def call(*words: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["fogline", *map(str, words)])
-        with pytest.raises(SystemExit) as exited:
-            main.run()
-        captured = capsys.readouterr()
-        return Said(int(exited.value.code or 0), captured.out, captured.err)
-
-    return call
 
 
 def test_every_list_prints_a_table_and_json(fogline, sqlite_plant):
@@ -98,41 +64,6 @@ def test_every_thing_can_be_shown(fogline, sqlite_plant):
     assert fogline("device", "why-not", ids.device, "--run", "run_x").code == 4
 
 
-def test_the_spec_of_a_run_starts_the_same_again_and_options_go_before_it(fogline, tmp_path):
-    words = ["--plan", "epochs=3", "--plan", "learning_rate=0.5", "--strategy", "fedadam", "--option", "eta=0.5"]
-    first = fogline("run", "start", "tiny", *words, "--gate", "max_drop=5", "--min-devices", 3, "--json").json["id"]
-    fogline("run", "extend", first, "--rounds", 2)
-    told = fogline("run", "show", first, "--spec")
-    file = tmp_path / "run.json"
-    file.write_text(told.out)
-
-    def started(*more: object) -> dict:
-        said = fogline("run", "start", *more, "--json")
-        assert said.code == 0, said.err
-        return said.json["spec"]
-
-    assert started("--spec", file) == told.json | {"extensions": []}
-    assert started("--spec", told.out) == told.json | {"extensions": []}, "JSON as it stands"
-    changed = started("tiny", "--spec", file, "--plan", "epochs=1", "--min-devices", 2, "--gate", "max_drop=null")
-    assert changed["plan"] == {"epochs": 1, "learning_rate": 0.5}
-    assert (changed["min_devices"], changed["gate"]["max_drop"], changed["strategy"]) == (2, None, "fedadam")
-    assert changed["strategy_options"]["eta"] == 0.5
-    assert started("--spec", file, "--strategy", "fedprox")["strategy_options"] == {"proximal_mu": 0.01}
-    assert started("--spec", file, "--strategy", "fedadam")["strategy_options"]["eta"] == 0.5
-    assert started("--spec", file, "--from-release", "champion")["init_from"] is not None
-
-
-def test_a_spec_with_unknown_keys_is_refused_with_their_names(fogline):
-    said = fogline("run", "start", "--spec", '{"recipe": "tiny", "round": 3, "gate": {"drop": 1}}')
-    assert (said.code, said.out) == (Exit.INVALID, "")
-    assert "round" in said.err
-    assert "gate.drop" in said.err
-    assert fogline("run", "start", "--spec", '{"rounds": 3}').err == (
-        "error: invalid_option: name a RECIPE, or give a --spec that does\n"
-    )
-    assert "invalid_json" in fogline("run", "start", "--spec", "/nonexistent").err
-
-
 def test_what_is_made_is_named_on_standard_output_alone(fogline, sqlite_plant, tmp_path):
     run = fogline("run", "start", "tiny", "--rounds", 3, "--plan", "epochs=1", "--option", "unused=1")
     assert (run.code, "invalid_option" in run.err) == (2, True)
@@ -166,55 +97,6 @@ def test_what_is_made_is_named_on_standard_output_alone(fogline, sqlite_plant, t
     assert sqlite_plant.ids.release in fogline("release", "aliases").out
 
 
-def test_a_release_is_asked_for_with_variants_by_chains_of_methods(fogline, sqlite_plant):
-    create = ("release", "create", "chained", "--student-run", sqlite_plant.ids.finished_run)
-    small = ("--variant", "small=prune_channels:share=0.25,int8_static:qdq=true")
-    made = fogline(*create, *small, "--variant", "half=float16", "--default-variant", "small", "--json").json
-    assert made["default_variant"] == "small"
-    assert made["lineage"]["spec"]["chains"] == {
-        "small": [
-            {"method": "prune_channels", "options": {"share": 0.25}},
-            {"method": "int8_static", "options": {"qdq": True}},
-        ],
-        "half": [{"method": "float16", "options": {}}],
-    }
-    for wrong, code in (
-        ("small", "invalid_chain"),
-        ("small=int8_static,finetune", "chain_order"),
-        ("small=magic", "unknown_method"),
-        ("small=prune_channels:share=2", "invalid_method_options"),
-    ):
-        said = fogline(*create, "--variant", wrong)
-        assert (said.code, code in said.err) == (Exit.INVALID, True), said.err
-
-
-def test_a_release_is_asked_for_with_a_student_taught_at_the_cloud(fogline, sqlite_plant):
-    create = ("release", "create", "taught", "--student-run", sqlite_plant.ids.finished_run)
-    elder = ("--teacher-release", sqlite_plant.ids.release)
-    made = fogline(*create, *elder, "--teaching", "steps=50", "--teaching", "mixup=0.2", "--json").json
-    assert made["lineage"]["spec"]["teaching"] == {"steps": 50, "mixup": 0.2}
-    assert [each["release"] for each in made["lineage"]["teachers"]] == [sqlite_plant.ids.release]
-    for wrong, code in (
-        (("--taught",), "invalid_release_spec"),
-        ((*elder, "--teaching", "warmth=2"), "invalid_request"),
-        ((*elder, "--teaching", "steps=0"), "invalid_teaching"),
-        (("--teacher-release", "nobody"), "release_not_found"),
-    ):
-        said = fogline(*create, *wrong)
-        assert code in said.err, said.err
-
-
-def test_the_variant_that_fits_is_named_with_reasons_against_the_others(fogline):
-    chosen = fogline("release", "pick", "champion", "--max-p50-us", 100, "--max-drop", 0.01, "--json").json
-    assert chosen["taken"] == "student_fp32"
-    refused = {variant["name"]: variant["refused"] for variant in chosen["variants"]}
-    assert refused == {"student_fp32": [], "student_int8": [], "teacher_fp32": ["220 µs, 100 allowed"]}
-    told = fogline("release", "pick", "champion", "--max-p50-us", 100)
-    assert (told.code, "student_fp32: 88.0% right" in told.err, "220 µs" in told.out) == (0, True, True)
-    nothing = fogline("release", "pick", "champion", "--max-bytes", 1)
-    assert (nothing.code, "nothing_fits: none of 3 is within the limits" in nothing.err) == (Exit.FAILED, True)
-
-
 def test_actions_change_and_say_so(fogline, sqlite_plant, tmp_path):
     ids = sqlite_plant.ids
     assert "is PAUSED" in fogline("rollout", "pause", ids.rollout, "--reason", "lunch").err
@@ -242,90 +124,6 @@ def test_actions_change_and_say_so(fogline, sqlite_plant, tmp_path):
     assert fogline("release", "download", "champion", "student_int8", file).code == 0
     assert file.read_bytes() == ARTIFACT
     assert fogline("release", "import", "again", file, "--like", "tiny-1").out.startswith("rel_")
-
-
-def test_what_a_budget_of_privacy_asks_for_is_told_without_a_coordinator(fogline):
-    asked = ("--rounds", 30, "--epsilon", 8, "--parameters", 14000)
-    few, *_, many = fogline("privacy", "plan", "--devices", 8, *asked, "--json").json
-    assert (few["devices"], many["devices"]) == (8, 8000)
-    assert few["noise_to_update"] > 1 > many["noise_to_update"]
-    told = fogline("privacy", "plan", "--devices", 8, *asked)
-    assert (told.code, "8000" in told.out, "noise is shorter" in told.err) == (0, True, True)
-    local = fogline("privacy", "plan", "--devices", 8, *asked, "--local", "--json").json
-    assert [row["noise_to_update"] > 1 for row in local] == [True] * 4
-
-
-def test_a_population_is_made_listed_and_shown_and_a_private_run_counts_against_it(fogline):
-    ward = ("population", "create", "wards", "--recipe", "tiny", "--tag", "ward")
-    made = fogline(*ward, "--epsilon", 8)
-    assert (made.code, made.out, "population wards has ε 8 at δ 1e-05" in made.err) == (0, "", True)
-    again, bad = (
-        fogline(*ward, "--epsilon", 8),
-        fogline("population", "create", "x", "--recipe", "tiny", "--epsilon", 0),
-    )
-    assert (again.code, "population_name_taken" in again.err) == (Exit.CONFLICT, True)
-    assert (bad.code, "epsilon must be a number from 0.001 to 1000" in bad.err) == (Exit.INVALID, True)
-    start = ("run", "start", "tiny", "--tag", "ward", "--privacy", "population=wards", "--json")
-    noise = ("--privacy", "noise_multiplier=4", "--privacy", "clip=0.5", "--privacy", "clip_quantile=0.5")
-    run = fogline(*start, *noise, "--rounds", 10)
-    assert (run.code, run.json["spec"]["privacy"]["clip_quantile"]) == (0, 0.5)
-    over = fogline(*start, *noise, "--rounds", 1000)
-    assert (over.code, "privacy_budget_exceeded" in over.err) == (Exit.CONFLICT, True)
-    longer = fogline("run", "extend", run.json["id"], "--rounds", 1000)
-    assert (longer.code, "privacy_budget_exceeded" in longer.err) == (Exit.CONFLICT, True)
-    (listed,) = fogline("population", "list", "--json").json
-    shown = fogline("population", "show", "wards", "--json").json
-    assert listed == shown
-    assert (shown["spent"], 0 < shown["committed"] < 8) == (0, True)
-    for table in (fogline("population", "list"), fogline("population", "show", "wards")):
-        assert (table.code, "wards" in table.out, f"{shown['committed']:.3f}" in table.out) == (0, True, True)
-    missing = fogline("population", "show", "none")
-    assert (missing.code, "population_not_found" in missing.err) == (Exit.NOT_FOUND, True)
-    open_to_all = fogline("run", "start", "tiny", "--local-privacy", "epsilon=8")
-    assert (open_to_all.code, "population_protected" in open_to_all.err) == (Exit.CONFLICT, True)
-
-
-def test_options_of_rounds_reach_the_run_and_what_is_out_of_range_is_told(fogline):
-    given = {
-        "pacing": {"target": 5, "over_selection": 0.3, "self_tuning": True, "steering": False, "retries": 2},
-        "gate": {"max_drop": 2.5, "patience": 3},
-        "local_privacy": {"epsilon": 8, "delta": 1e-6, "clip": 0.5},
-    }
-    options = [
-        word
-        for name, fields in given.items()
-        for key, value in fields.items()
-        for word in ("--" + name.replace("_", "-"), f"{key}={json.dumps(value)}")
-    ]
-    spec = fogline("run", "start", "tiny", *options, "--json").json["spec"]
-    assert {name: spec[name] for name in given} == given
-    for option, said in (
-        ("--pacing=target=0", "pacing.target must be an integer from 1"),
-        ("--pacing=haste=1", "pacing.haste"),
-        ("--gate=max_drop=101", "gate.max_drop must be a number from 0 to 100"),
-        ("--gate=max_drop", "invalid_option"),
-        ("--privacy=clip_quantile=2", "privacy.clip_quantile must be a number from 0.01 to 0.99"),
-        ("--local-privacy=epsilon=0", "local_privacy.epsilon must be a number from 0.01 to 100"),
-        ("--local-privacy=noise=1", "local_privacy has no field 'noise'"),
-    ):
-        refused = fogline("run", "start", "tiny", option)
-        assert (refused.code, refused.out, said in refused.err) == (Exit.INVALID, "", True), refused.err
-
-
-def test_an_asynchronous_run_is_started_and_its_updates_say_how_stale_they_were(fogline, sqlite_plant):
-    started = fogline(
-        *("run", "start", "tiny", "--strategy", "fedbuff", "--option", "buffer_size=4", "--max-devices", 40, "--json")
-    ).json["spec"]
-    assert (started["strategy_options"]["buffer_size"], started["max_devices"]) == (4, 40)
-    refused = fogline("run", "start", "tiny", "--strategy", "fedbuff", "--pacing", "retries=1")
-    assert (refused.code, "invalid_run: fedbuff has no rounds" in refused.err) == (Exit.INVALID, True)
-    run = sqlite_plant.ids.run
-    assert "staleness" not in fogline("run", "updates", run).out, "a synchronous run has none"
-    with sqlite_plant.db.transaction() as session:
-        session.get_one(Update, f"{run}-1-train-1").step = 3
-    assert "staleness" in fogline("run", "updates", run).out
-    (shown,) = fogline("run", "updates", run, "--json").json
-    assert (shown["round"], shown["step"], shown["staleness"]) == (1, 3, 2)
 
 
 def test_a_dry_run_says_what_would_happen(fogline):
@@ -405,27 +203,6 @@ def test_waiting_for_what_fails_exits_with_7_and_the_reason(fogline, sqlite_plan
     said = fogline("job", "wait", sqlite_plant.ids.failed_job)
     assert (said.code, said.out) == (Exit.FAILED, "")
     assert "int8_too_bad: int8 loses 4.1 % against float" in said.err
-
-
-def test_deltas_of_a_release_are_shown_and_measured(fogline, sqlite_plant):
-    assert "no deltas" in fogline("release", "deltas", "champion").err
-    pair = Pair(variant="student_int8", base=NOTHING, target=sqlite_plant.ids.digest)
-    with sqlite_plant.db.transaction() as session:
-        deltas.add(session, pair, digest="d" * 64, size=3, target_size=len(ARTIFACT), now=utc_now())
-    assert "nothing (compressed)" in fogline("release", "deltas", "champion").out
-    measured = fogline("release", "delta", "champion", "champion", "--json").json
-    assert (measured["variant"], measured["full_bytes"]) == ("student_int8", len(ARTIFACT))
-    assert measured["peak_bytes"] < 8 << 20
-    assert "copy and hash" in fogline("release", "delta", "champion", "champion").out
-
-
-def test_a_damaged_release_is_found(fogline, sqlite_plant):
-    assert fogline("release", "verify", "champion").code == 0
-    path = sqlite_plant.app.state.services.blobs.path(sqlite_plant.ids.digest)
-    path.chmod(0o600)
-    path.write_bytes(b"tampered with")
-    said = fogline("release", "verify", "champion")
-    assert (said.code, "blob_damaged" in said.out) == (Exit.FAILED, True)
 
 
 def test_the_coordinator_of_this_folder_is_found(fogline, sqlite_plant, monkeypatch, tmp_path):

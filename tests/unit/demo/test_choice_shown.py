@@ -24,7 +24,8 @@ def facts(*, distilled_right: int) -> dict:
         "teacher": np.arange(400) < 390,
     }
     metrics = {"accuracy": 0.75, "bytes": 1000, "bytes_zstd": 900, "p50_us": 30.0, "p99_us": 40.0}
-    rollout = {"started_at": AT, "state": "SUCCEEDED", "reason": ""}
+    rollout = {"started_at": AT, "state": "SUCCEEDED", "reason": "", "wire_bytes": 500}
+    rolled_out = {"rollout": rollout, "artifact": {"size": 1000}, "events": [], "assignments": [{}, {}], "stages": []}
     told = {
         "release": {
             "name": "coach-1",
@@ -47,7 +48,8 @@ def facts(*, distilled_right: int) -> dict:
             "scratch": 0.825,
             "people": [{"kept": True}, {"kept": False}],
         },
-        **{title: {"rollout": rollout, "events": [], "assignments": [], "stages": []} for title in ("good", "broken")},
+        "checked": {"name": "person-1", "trusted_root": 1, "active_digest": "c0ffee" * 10, "running": True},
+        **dict.fromkeys(("good", "broken"), rolled_out),
     }
     return {"seconds": 100.0, **report.facts(told)}
 
@@ -90,3 +92,11 @@ def test_the_page_shows_the_personal_head_and_the_control_too() -> None:
     said = report.page(facts(distilled_right=306))
     assert "<tr><td>federated, with a personal head where it won<td>87.5 %" in said
     assert "<tr><td>control: from scratch on the same windows<td>82.5 %" in said
+
+
+@pytest.mark.parametrize("show", [printed, report.page])
+def test_what_went_over_the_wire_and_who_signed_it_is_shown(show) -> None:
+    said = show(facts(distilled_right=306))
+    assert "2,000" in said
+    assert "25%" in said.replace(" %", "%")
+    assert "Device person-1 serves c0ffeec0ffee: metadata that the keys of root 1" in said

@@ -1,0 +1,81 @@
+"""``fogline release``: what its options make of a release, and what it tells of one."""
+
+from __future__ import annotations
+
+from population import ARTIFACT
+
+from fogline_server.cli.exits import Exit
+from fogline_server.db.base import utc_now
+from fogline_server.registry.deltas import service as deltas
+from fogline_server.registry.deltas.service import Pair
+from fogline_shared.delta import NOTHING
+
+
+def test_a_release_is_asked_for_with_variants_by_chains_of_methods(fogline, sqlite_plant):
+    create = ("release", "create", "chained", "--student-run", sqlite_plant.ids.finished_run)
+    small = ("--variant", "small=prune_channels:share=0.25,int8_static:qdq=true")
+    made = fogline(*create, *small, "--variant", "half=float16", "--default-variant", "small", "--json").json
+    assert made["default_variant"] == "small"
+    assert made["lineage"]["spec"]["chains"] == {
+        "small": [
+            {"method": "prune_channels", "options": {"share": 0.25}},
+            {"method": "int8_static", "options": {"qdq": True}},
+        ],
+        "half": [{"method": "float16", "options": {}}],
+    }
+    for wrong, code in (
+        ("small", "invalid_chain"),
+        ("small=int8_static,finetune", "chain_order"),
+        ("small=magic", "unknown_method"),
+        ("small=prune_channels:share=2", "invalid_method_options"),
+    ):
+        said = fogline(*create, "--variant", wrong)
+        assert (said.code, code in said.err) == (Exit.INVALID, True), said.err
+
+
+def test_a_release_is_asked_for_with_a_student_taught_at_the_cloud(fogline, sqlite_plant):
+    create = ("release", "create", "taught", "--student-run", sqlite_plant.ids.finished_run)
+    elder = ("--teacher-release", sqlite_plant.ids.release)
+    made = fogline(*create, *elder, "--teaching", "steps=50", "--teaching", "mixup=0.2", "--json").json
+    assert made["lineage"]["spec"]["teaching"] == {"steps": 50, "mixup": 0.2}
+    assert [each["release"] for each in made["lineage"]["teachers"]] == [sqlite_plant.ids.release]
+    for wrong, code in (
+        (("--taught",), "invalid_release_spec"),
+        ((*elder, "--teaching", "warmth=2"), "invalid_request"),
+        ((*elder, "--teaching", "steps=0"), "invalid_teaching"),
+        (("--teacher-release", "nobody"), "release_not_found"),
+    ):
+        said = fogline(*create, *wrong)
+        assert code in said.err, said.err
+
+
+def test_the_variant_that_fits_is_named_with_reasons_against_the_others(fogline):
+    chosen = fogline("release", "pick", "champion", "--max-p50-us", 100, "--max-drop", 0.01, "--json").json
+    assert chosen["taken"] == "student_fp32"
+    refused = {variant["name"]: variant["refused"] for variant in chosen["variants"]}
+    assert refused == {"student_fp32": [], "student_int8": [], "teacher_fp32": ["220 µs, 100 allowed"]}
+    told = fogline("release", "pick", "champion", "--max-p50-us", 100)
+    assert (told.code, "student_fp32: 88.0% right" in told.err, "220 µs" in told.out) == (0, True, True)
+    nothing = fogline("release", "pick", "champion", "--max-bytes", 1)
+    assert (nothing.code, "nothing_fits: none of 3 is within the limits" in nothing.err) == (Exit.FAILED, True)
+
+
+def test_deltas_of_a_release_are_shown_and_measured(fogline, sqlite_plant):
+    assert "no deltas" in fogline("release", "deltas", "champion").err
+    pair = Pair(variant="student_int8", base=NOTHING, target=sqlite_plant.ids.digest)
+    with sqlite_plant.db.transaction() as session:
+        deltas.add(session, pair, digest="d" * 64, size=3, target_size=len(ARTIFACT), now=utc_now())
+    assert "nothing (compressed)" in fogline("release", "deltas", "champion").out
+    measured = fogline("release", "delta", "champion", "champion", "--json").json
+    assert (measured["variant"], measured["full_bytes"]) == ("student_int8", len(ARTIFACT))
+    assert measured["peak_bytes"] < 8 << 20
+    assert "copy and hash" in fogline("release", "delta", "champion", "champion").out
+
+
+def test_a_damaged_release_is_found(fogline, sqlite_plant):
+    assert fogline("release", "verify", "champion").code == 0
+    path = sqlite_plant.app.state.services.blobs.path(sqlite_plant.ids.digest)
+    path.chmod(0o600)
+    path.write_bytes(b"tampered with")
+    said = fogline("release", "verify", "champion")
+    assert (said.code, "blob_damaged" in said.out) == (Exit.FAILED, True)
