@@ -35,7 +35,10 @@ SECTION_OF_CALL = {
 # Where the code stands among a call's positional arguments, if not first; None: it is only given by name.
 _POSITION = {"CliError": 1, "problem": 1, "replace": None, "Update": None, "_late": None}
 PLUGINS = ("codec", "engine", "gate", "method", "recipe", "source", "strategy")
-GATES = ("int8_accuracy_drop", "int8_disagreement", "variant_accuracy_drop", "variant_disagreement")
+GATES = (
+    *("int8_accuracy_drop", "int8_disagreement", "variant_accuracy_drop", "variant_disagreement"),
+    *("worst_class_drop", "agreement", "calibration_error", "artifact_bytes", "latency_ratio"),
+)
 # Raises whose code is not a literal, by file and expression: the codes they come to, or () where the code was raised
 # elsewhere first. A raise that is not listed here fails the check.
 COMPUTED: Mapping[tuple[str, str], tuple[str, ...]] = {

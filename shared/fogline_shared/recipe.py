@@ -152,6 +152,8 @@ class Recipe(ABC):
     rounds: ClassVar[Mapping[str, int]] = {}
     # Whether a device may fit the head (the last linear layer) to its own data, if its owner wants it.
     personal: ClassVar[bool] = False
+    # What compressed variants must keep, unless a release asks otherwise: docs/compression.md lists the limits.
+    release_limits: ClassVar[Mapping[str, float]] = {}
     # By size, the submodule whose output stands for what the model has understood: distillation may match it.
     hints: ClassVar[Mapping[str, str]] = {}
     # One sentence on each option of ``device_data``, by name.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 WARM_UP, REPEATS = 20, 200
 ZSTD_LEVEL = 19
+CALIBRATION_BINS = 15
 
 
 def evaluate(model: bytes, data: Dataset) -> Evaluation:
@@ -46,6 +47,20 @@ def score(logits: FloatArray, y: LabelArray) -> Evaluation:
         loss=float(-log_likelihood.mean()) if len(y) else 0.0,
         confusion=confusion.tolist(),
     )
+
+
+def calibration_error(logits: FloatArray, y: LabelArray) -> float:
+    """Expected calibration error: by how much confidence and accuracy differ, on average over fifteen bins of confidence.
+
+    Guo, Pleiss, Sun, Weinberger, "On calibration of modern neural networks", ICML 2017.
+    """
+    wide = logits.astype(np.float64)
+    powers = np.exp(wide - wide.max(axis=1, keepdims=True))
+    confidence = powers.max(axis=1) / powers.sum(axis=1)
+    right = logits.argmax(axis=1) == y
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, weights=right - confidence, minlength=CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / max(1, len(y)))
 
 
 def as_metrics(evaluation: Evaluation) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from fogline_server.blobs.store import BlobStore
-from fogline_server.compression.engine import manifest_of, open_session
-from fogline_server.compression.evaluate import agreement, as_metrics, cost, evaluate
+from fogline_server.compression.engine import manifest_of, open_session, run
+from fogline_server.compression.evaluate import agreement, as_metrics, calibration_error, cost, evaluate, score
 from fogline_server.compression.examples import calibration_examples
 from fogline_server.jobs.runner import JobContext, Outcome
 from fogline_server.registry.model import STUDENT, TEACHER
@@ -46,7 +46,9 @@ def measure(recipe: Recipe, blobs: BlobStore, digest: str, *, parent: str | None
     holdout, unseen, examples = recipe.holdout(), recipe.unseen(), calibration_examples(recipe)
     metrics: dict[str, Any] = {"accuracy": None}
     if holdout is not None:
-        metrics |= as_metrics(evaluate(model, holdout))
+        logits = run(open_session(model), holdout.x)
+        metrics |= as_metrics(score(logits, holdout.y))
+        metrics["calibration_error"] = round(calibration_error(logits, holdout.y), 6)
     if unseen is not None:
         metrics["unseen"] = as_metrics(evaluate(model, unseen))
     if parent is not None and examples is not None:

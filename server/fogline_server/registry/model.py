@@ -9,6 +9,7 @@ from typing import Any
 
 from fogline_server.compression.chain import Chain
 from fogline_server.distillation.teaching import Teaching
+from fogline_server.registry.limits import ReleaseLimits
 from fogline_shared.errors import InvalidInput
 
 TEACHER = "teacher_fp32"
@@ -40,7 +41,8 @@ class ReleaseSpec:
     every chain may lose against float. ``chains``: further variants of the student, name → the methods that make it, as
     :class:`~fogline_server.compression.chain.Chain` reads them; also raises what that raises. ``teaching``: the student is
     taught at the cloud, as :class:`~fogline_server.distillation.teaching.Teaching` reads it, by the teacher's run, by
-    ``teacher_releases`` (ids), or by all of them; what comes of it is judged as a ``distilled_run`` is.
+    ``teacher_releases`` (ids), or by all of them; what comes of it is judged as a ``distilled_run`` is. ``limits``: what int8
+    and every chain must keep beside accuracy, as :class:`~fogline_server.registry.limits.ReleaseLimits` reads them.
     """
 
     name: str
@@ -53,11 +55,13 @@ class ReleaseSpec:
     chains: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     teaching: Mapping[str, Any] | None = None
     teacher_releases: Sequence[str] = ()
+    limits: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name(self.name, what="release name", limit=80)
         self._check_chains()
         self._check_teaching()
+        ReleaseLimits.from_json(self.limits)
         if self.default_variant not in self.variants:
             listed = ", ".join(self.variants)
             raise InvalidInput(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import select
@@ -13,6 +14,7 @@ from fogline_server.db import events
 from fogline_server.db.base import new_id
 from fogline_server.distillation.teaching import Teaching
 from fogline_server.jobs import service as jobs
+from fogline_server.registry.limits import ReleaseLimits
 from fogline_server.registry.model import TEACHER, ReleaseSpec, Verification, check_name
 from fogline_server.registry.provenance import verification
 from fogline_server.registry.tables import Alias, Release, Variant
@@ -30,9 +32,11 @@ def create_release(session: Session, spec: ReleaseSpec, *, now: datetime, actor:
 
     Raises InvalidInput ``unknown_recipe``, ``run_of_other_recipe``, ``run_of_other_size``; NotFound ``run_not_found``;
     Conflict ``release_name_taken``, ``run_not_finished``, ``run_incomplete``; for a taught student also what
-    :meth:`Teaching.check_recipe`, :func:`ready_release` and :func:`teachers_of` raise.
+    :meth:`Teaching.check_recipe`, :func:`ready_release` and :func:`teachers_of` raise, and for limits what ReleaseLimits raises.
     """
     recipe = load_recipe(spec.recipe)
+    spec = replace(spec, limits={**recipe.release_limits, **spec.limits})
+    ReleaseLimits.from_json(spec.limits).check_labels(spec.recipe, labelled=recipe.holdout() is not None)
     if spec.teaching is not None:
         Teaching.from_json(spec.teaching).check_recipe(recipe)
     releases = [ready_release(session, reference) for reference in spec.teacher_releases]

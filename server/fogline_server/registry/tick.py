@@ -58,7 +58,7 @@ def settle(session: Session, release_id: str, *, now: datetime, sealed: Sealed |
     release.report = {**release.report, "gates": [r.as_json() for r in results]}
     failed = [r for r in results if r.verdict != Verdict.PASS]
     if failed:
-        fail(session, release, InvalidInput(failed[0].gate, f"{failed[0].reason}; the limit is {failed[0].limit:.1%}"))
+        fail(session, release, InvalidInput(failed[0].gate, failed[0].reason))
     else:
         _seal(session, release, list(variants), now=now)
         deltas.ask(session, release, now=now)

@@ -14,7 +14,9 @@ from fogline_shared.delta import NOTHING
 def test_a_release_is_asked_for_with_variants_by_chains_of_methods(fogline, sqlite_plant):
     create = ("release", "create", "chained", "--student-run", sqlite_plant.ids.finished_run)
     small = ("--variant", "small=prune_channels:share=0.25,int8_static:qdq=true")
-    made = fogline(*create, *small, "--variant", "half=float16", "--default-variant", "small", "--json").json
+    limits = ("--limit", "min_agreement=0.9", "--limit", "max_bytes=40000")
+    made = fogline(*create, *small, "--variant", "half=float16", "--default-variant", "small", *limits, "--json").json
+    assert made["lineage"]["spec"]["limits"] == {"min_agreement": 0.9, "max_bytes": 40000}
     assert made["default_variant"] == "small"
     assert made["lineage"]["spec"]["chains"] == {
         "small": [
@@ -31,6 +33,8 @@ def test_a_release_is_asked_for_with_variants_by_chains_of_methods(fogline, sqli
     ):
         said = fogline(*create, "--variant", wrong)
         assert (said.code, code in said.err) == (Exit.INVALID, True), said.err
+    said = fogline(*create, "--limit", "max_heat=1")
+    assert (said.code, "invalid_release_limits" in said.err) == (Exit.INVALID, True), said.err
 
 
 def test_a_release_is_asked_for_with_a_student_taught_at_the_cloud(fogline, sqlite_plant):

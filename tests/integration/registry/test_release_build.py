@@ -115,6 +115,24 @@ def test_teaching_that_cannot_be_is_refused_with_the_spec(spec: dict[str, object
     assert caught.value.code == code
 
 
+def test_a_variant_beyond_a_limit_fails_the_release_and_stays_as_evidence(
+    sqlite_database: Database, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tiny, "release_limits", {"max_bytes": 100, "max_calibration_error": 0.9}, raising=False)
+    student = finished_run(sqlite_database, blobs, "student")
+    release = settled(sqlite_database, blobs, create(sqlite_database, student_run=student))
+    assert (release.state, release.error["code"]) == ("FAILED", "artifact_bytes")
+    assert release.error["message"].startswith("student_int8 is sent as")
+    gates = {gate["gate"]: gate["verdict"] for gate in release.report["gates"]}
+    assert gates == {"int8_accuracy_drop": "PASS", "calibration_error": "PASS", "artifact_bytes": "FAIL"}
+    with sqlite_database.read() as session:
+        measured = {v.name: v.metrics for v in service.variants_of(session, release.id)}
+    assert 0 < measured["student_int8"]["calibration_error"] < 0.9
+    # What a release asks goes before what its recipe asks.
+    larger = create(sqlite_database, name="tiny-2", student_run=student, limits={"max_bytes": 100_000})
+    assert settled(sqlite_database, blobs, larger).state == "READY"
+
+
 CHAINS = {
     "small": Chain.parse("sparse_n_m:steps=40,int8_static").as_json(),
     "packed": Chain.parse("weight_only:bits=8").as_json(),

@@ -62,6 +62,7 @@ class NewRelease(schemas.Request):
 
     ``chains``: further variants of the student, each by its name and the compression methods that make it, in order.
     ``teaching``: have the student taught at the cloud, by ``teacher_run``, by ``teacher_releases``, or by all of them.
+    ``limits``: what int8 and every chain must keep beside accuracy (docs/compression.md); the recipe's hold where none is given.
     """
 
     name: Id
@@ -74,6 +75,7 @@ class NewRelease(schemas.Request):
     chains: dict[Id, list[MethodLink]] = Field(default_factory=dict)
     teaching: TeachingSettings | None = None
     teacher_releases: list[Id] = Field(default_factory=list, max_length=8)
+    limits: dict[Id, float] = Field(default_factory=dict, max_length=20)
 
 
 class VariantView(Resource):

@@ -99,6 +99,13 @@ def create(
             help="A further form of the student, by compression methods: small=prune_channels:share=0.5,int8_static",
         ),
     ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What int8 and every --variant must keep: max_worst_class_drop=0.05, min_agreement=0.98, "
+            "max_calibration_error=0.1, max_bytes=40000, max_p50_ratio=1; may be repeated."
+        ),
+    ] = None,
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
@@ -115,6 +122,7 @@ def create(
         "chains": _chains(variant or []),
         "teaching": pairs(teaching, "--teaching") if taught or teaching or teacher_release else None,
         "teacher_releases": teacher_release or [],
+        "limits": pairs(limit, "--limit"),
     }
     _finish(connection, connection.post("/v1/releases", body), wait=wait, as_json=as_json)
 
