@@ -105,7 +105,8 @@ def _loop(story: Story, step: Callable[[str], Seen]) -> dict[str, Any]:
     unseen = measured("unseen", *(str(story.artifact(v)) for v in VARIANTS))
     own = measured("personal", str(story.artifact("student_fp32")), str(SEED))
     told = {"runs": runs, "release": release, "unseen": unseen, "yardsticks": yards, "good": good, "broken": broken}
-    return report.facts({**told, "personal": own, "batch": batch, "fleet": story.fleet(), "checked": story.checked()})
+    told |= {"pick": story.pick(release), "checked": story.checked(), "fleet": story.fleet()}
+    return report.facts({**told, "personal": own, "batch": batch})
 
 
 def _steps(progress: Progress, *, plain: bool, out: Console) -> Callable[[str], Seen]:

@@ -17,6 +17,7 @@ Row = Mapping[str, Any]
 def facts(told: Row) -> dict[str, Any]:
     """Everything the tables, report.json and report.html show."""
     release, unseen = told["release"], told["unseen"]
+    shown = {variant["name"]: variant for variant in release["variants"]}
     return {
         "fogline": __version__,
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
@@ -26,7 +27,8 @@ def facts(told: Row) -> dict[str, Any]:
         "accuracy": _accuracy(told["yardsticks"], unseen),
         "personal": told["personal"],
         "curves": {name: _curve(run["rounds"]) for name, run in told["runs"].items()},
-        "variants": [_variant(v, unseen) for v in sorted(release["variants"], key=lambda v: VARIANTS.index(v["name"]))],
+        "variants": [_variant(shown[name], unseen) for name in VARIANTS],
+        "pick": told["pick"],
         "rollouts": [
             _rollout(told["good"], "good", len(told["fleet"])),
             _rollout(told["broken"], "broken", len(told["fleet"])),
@@ -125,4 +127,17 @@ def _charts(told: Row) -> dict[str, Any]:
         name: reporting.points([(p["round"], p["accuracy"]) for p in curve], longest=longest)
         for name, curve in told["curves"].items()
     }
-    return {"curves": curves, "rounds": longest}
+    return {"curves": curves, "rounds": longest, "forms": _forms(told["pick"])}
+
+
+def _forms(pick: Row) -> dict[str, Any]:
+    """Where each form of the student lies: bytes to the right, up to the largest's; accuracy upwards, between the least and the best."""
+    forms = [form for form in pick["variants"] if form["name"].startswith("student")]
+    largest = max(form["size"] for form in forms)
+    low = min(form["accuracy"] for form in forms) - 0.005
+    high = max(form["accuracy"] for form in forms) + 0.005
+    placed = [
+        {**form, "at": reporting.place(form["size"] / largest, (form["accuracy"] - low) / (high - low))}
+        for form in forms
+    ]
+    return {"placed": placed, "low": low, "high": high, "largest": largest}

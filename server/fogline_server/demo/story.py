@@ -18,6 +18,14 @@ from fogline_shared.errors import Unavailable
 
 SEED, ROUNDS = 0, 16
 VARIANTS = ("teacher_fp32", "student_fp32", "student_int8")
+# Further forms of the student, each by its chain of compression methods; those that train would need a transfer set.
+FORMS = {
+    "student_fp16": [{"method": "float16"}],
+    "student_packed": [{"method": "weight_only"}],
+    "student_dynamic": [{"method": "int8_dynamic"}],
+}
+# What a device may be asked to take: bytes as sent, and accuracy below the float student's, a share.
+ROOM = {"max_bytes": 40_000, "max_drop": 0.01}
 PLAN = {"stages": [20.0, 100.0], "soak_s": 4.0, "probation_s": 1.0}
 ERRORS = {"gate": "error_rate", "options": {"max_rate": 0.02}}
 # Windows of one recording overlap by three quarters, hence the design effect. The first release has nothing to compare with.
@@ -79,12 +87,15 @@ class Story:
             "distilled_run": runs["distilled"]["run"]["id"],
             # Of one volunteer's few hundred windows; the unseen people judge the result.
             "max_accuracy_drop": 0.03,
+            "chains": FORMS,
         }
         made = self.rest.post("/v1/releases", body)
         release = self.rest.wait(
             f"/v1/releases/{made['id']}",
             timeout_s=120,
-            seen=lambda row: seen(sum(bool(v["metrics"]) for v in row["variants"]), len(VARIANTS), row["state"]),
+            seen=lambda row: seen(
+                sum(bool(v["metrics"]) for v in row["variants"]), len(VARIANTS) + len(FORMS), row["state"]
+            ),
         )
         _require(release, "READY")
         self.rest.put("/v1/aliases/champion", {"release": release["id"]})
@@ -92,6 +103,10 @@ class Story:
             path = f"/v1/releases/{release['id']}/variants/{variant}/artifact"
             self.rest.download(path, self.artifact(variant))
         return release
+
+    def pick(self, release: Row) -> Row:
+        """Which of the release's forms would suit a device with little :data:`ROOM`, and why not the others."""
+        return self.rest.get(f"/v1/releases/{release['id']}/pick", **ROOM)
 
     def artifact(self, variant: str) -> Path:
         """Where a downloaded artifact lies."""

@@ -16,6 +16,7 @@ def all_tables(facts: Facts) -> Iterator[Table]:
     yield _personal(facts)
     yield _choice(facts)
     yield _variants(facts)
+    yield _forms(facts)
     yield _timeline(facts)
     yield _delivery(facts)
     yield _batch(facts)
@@ -98,6 +99,32 @@ def _variants(facts: Facts) -> Table:
             f"{row['bytes']:,}",
             f"{row['bytes_zstd']:,}",
             f"{row['p50_us']:.1f}",
+        )
+    return table
+
+
+def _forms(facts: Facts) -> Table:
+    pick = facts["pick"]
+    table = _table(
+        "Forms of the student, for a device with little room",
+        f"The pick: {pick['sentence']}.",
+        "form",
+        "holdout %",
+        "worst class %",
+        "bytes as sent",
+        "p50 µs",
+        "why not",
+    )
+    table.columns[-1].justify = "left"
+    for form in pick["variants"]:
+        table.add_row(
+            form["name"],
+            _percent(form["accuracy"]),
+            _percent(form["worst_class"]),
+            f"{form['size']:,}",
+            f"{form['p50_us']:.1f}",
+            "; ".join(form["refused"]) or ("" if form["front"] else "beaten by another"),
+            style="bold" if form["name"] == pick["taken"] else None,
         )
     return table
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-# The frame of a curve in base.html.j2: a share of 0 lies at the bottom, of 1 at the top.
+# The frame of a curve or of points in the macros beside this file: a share of 0 lies at the bottom, of 1 at the top.
 _LEFT, _WIDTH, _BOTTOM, _HEIGHT = 40, 540, 200, 190
 
 
@@ -23,3 +23,8 @@ def points(curve: Sequence[tuple[int, float]], *, longest: int) -> str:
     return " ".join(
         f"{_LEFT + _WIDTH * (at - 1) / max(1, longest - 1):.1f},{_BOTTOM - _HEIGHT * share:.1f}" for at, share in curve
     )
+
+
+def place(right: float, up: float) -> tuple[float, float]:
+    """Where a point lies in a frame whose sides are 1 long: x and y as SVG counts them."""
+    return round(_LEFT + _WIDTH * right, 1), round(_BOTTOM - _HEIGHT * up, 1)

@@ -16,6 +16,18 @@ AT = "2026-01-01T00:00:00+00:00"
 RECORDINGS = np.repeat(np.arange(40), 10)
 
 
+def form(name: str, size: int, *, front: bool, refused: list[str]) -> dict:
+    return {
+        "name": name,
+        "accuracy": 0.8,
+        "worst_class": 0.7,
+        "size": size,
+        "p50_us": 30.0,
+        "front": front,
+        "refused": refused,
+    }
+
+
 def facts(*, distilled_right: int) -> dict:
     """Of a demo whose control is right on 300 of 400 windows."""
     right = {
@@ -47,6 +59,21 @@ def facts(*, distilled_right: int) -> dict:
             "personal": 0.875,
             "scratch": 0.825,
             "people": [{"kept": True}, {"kept": False}],
+        },
+        "pick": {
+            "taken": "student_int8",
+            "sentence": "student_int8: 80.0% right",
+            "variants": [
+                form(
+                    name, size, front=name != "student_packed", refused=["60000 bytes, 40000 allowed"] * (size > 40000)
+                )
+                for name, size in (
+                    ("teacher_fp32", 10**6),
+                    ("student_fp32", 60000),
+                    ("student_int8", 20000),
+                    ("student_packed", 30000),
+                )
+            ],
         },
         "checked": {"name": "person-1", "trusted_root": 1, "active_digest": "c0ffee" * 10, "running": True},
         **dict.fromkeys(("good", "broken"), rolled_out),
@@ -100,3 +127,18 @@ def test_what_went_over_the_wire_and_who_signed_it_is_shown(show) -> None:
     assert "2,000" in said
     assert "25%" in said.replace(" %", "%")
     assert "Device person-1 serves c0ffeec0ffee: metadata that the keys of root 1" in said
+
+
+@pytest.mark.parametrize("show", [printed, report.page])
+def test_the_forms_of_the_student_are_shown_with_the_pick_and_why_not_the_others(show) -> None:
+    said = show(facts(distilled_right=306))
+    assert "student_int8: 80.0% right" in said
+    assert "60000 bytes, 40000 allowed" in said
+    assert "student_packed" in said
+
+
+def test_the_chart_of_forms_fills_those_that_no_other_beats() -> None:
+    said = report.page(facts(distilled_right=306))
+    assert said.count('class="beaten"') == 1
+    assert said.count('r="7"') == 1
+    assert 'cx="580.0"' in said  # the largest student, at the right
