@@ -15,7 +15,10 @@ BEGIN, END = "<!-- figures: make bench, scripts/figures.py -->\n", "<!-- /figure
 DOCUMENTS = {
     "README.md": ("smartwatch_margin", "demo", "edge", "batch", "round_overhead"),
     "docs/codecs.md": ("update_codecs",),
+    "docs/cohorts.md": ("federation.dropout",),
+    "docs/deltas.md": ("compression.delta",),
     "docs/storage.md": ("compression.storage",),
+    "docs/trust.md": ("compression.trust",),
 }
 
 
