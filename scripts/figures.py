@@ -18,6 +18,7 @@ DOCUMENTS = {
     "docs/cohorts.md": ("federation.dropout",),
     "docs/deltas.md": ("compression.delta",),
     "docs/storage.md": ("compression.storage",),
+    "docs/strategies.md": ("federation.robustness",),
     "docs/trust.md": ("compression.trust",),
 }
 
