@@ -20,6 +20,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve()
 DEVICES, ROUNDS = 100, 30
 QUICK = (10, 3)
+ENROL_AT_ONCE = 8
 # Our own limit: there is no peer that would be measured for it.
 LIMIT_S = 1.0
 ROLES = {"agents": "crowd.py", "coordinator": " coordinator", "worker": " worker", "redis": "redis"}
@@ -72,10 +73,12 @@ def _train(cloud, devices: int, rounds: int) -> list[datetime]:
 async def crowd(tokens: list[str]) -> None:
     """All of them, until the process is ended."""
     with tempfile.TemporaryDirectory(prefix="fogline-bench-") as folder:
-        await asyncio.gather(*(_agent(token, i, Path(folder) / str(i)) for i, token in enumerate(tokens)))
+        # The enrolment port answers so many at a time and turns the others away.
+        turns = asyncio.Semaphore(ENROL_AT_ONCE)
+        await asyncio.gather(*(_agent(token, i, Path(folder) / str(i), turns) for i, token in enumerate(tokens)))
 
 
-async def _agent(token: str, number: int, folder: Path) -> None:
+async def _agent(token: str, number: int, folder: Path, turns: asyncio.Semaphore) -> None:
     from flwr.app import Context, RecordDict
 
     from fogline_client import channel
@@ -87,7 +90,8 @@ async def _agent(token: str, number: int, folder: Path) -> None:
     from fogline_shared.recipe import load_recipe
 
     folder.mkdir()
-    identity, _ = await enroll(token, device_name=f"device-{number}", device_class="generic")
+    async with turns:
+        identity, _ = await enroll(token, device_name=f"device-{number}", device_class="generic")
     offers: asyncio.Queue[TaskOffer] = asyncio.Queue()
     parts = SyncParts(
         identity=lambda: identity,
