@@ -84,7 +84,7 @@ class Trainer:
                 work = partial(self._round, arrays=arrays, statistics=statistics, teacher=teacher)
                 arrays = self._tried(number, work)
         except RunPaused:
-            pass
+            pass  # what is committed stays; to resume is a job of its own
         finally:
             self._waiter.close()
         result = {"run_id": self._run.id, "params_digest": self._run.params_digest}
