@@ -48,6 +48,6 @@ class Coordinatewise(OwnStrategy):
         for name, array in records[0].items():
             combined = np.empty(array.shape, array.dtype)
             for part, values in blocks(records, name):
-                combined.reshape(-1)[part] = self._combine(np.stack(values))
+                combined.reshape(-1)[part] = self._combine(values)
             new[name] = combined
         return flower.to_record(new), self.metrics(contents)

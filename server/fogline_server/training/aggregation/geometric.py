@@ -105,10 +105,9 @@ class Updates:
         """Where a block lies in the flattened array, and the rows' values there, (rows, m) float64."""
         reference = self._reference[name].reshape(-1)
         anchor = None if self._anchor is None else self._anchor.get(name)
-        for part, values in blocks(self._records, name):
-            block = np.array(values, np.float64)
-            block -= reference[part]
+        for part, values in blocks(self._records, name, np.float64):
+            rows = np.subtract(values, reference[part], out=values)
             if self._anchor is not None:
-                last = np.zeros(block.shape[1]) if anchor is None else anchor.reshape(-1)[part]
-                block = np.vstack([block, last])
-            yield part, block
+                last = np.zeros((1, values.shape[1])) if anchor is None else anchor.reshape(1, -1)[:, part]
+                rows = np.vstack([rows, last])
+            yield part, rows
