@@ -1,9 +1,13 @@
-"""Write the documents' tables of figures from ``benchmarks/results/``, or with ``--check`` say whether they are what it says."""
+"""Write the tables of figures in the documents from ``benchmarks/results/``, or with ``--check`` say whether they are what it says.
+
+A table stands between ``<!-- figures: GROUP GROUP … -->`` and ``<!-- /figures -->``; every result is in one of them.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,33 +15,24 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- figures: make bench, scripts/figures.py -->\n", "<!-- /figures -->\n"
-DOCUMENTS = {
-    "README.md": ("smartwatch_margin", "demo", "edge", "batch", "round_overhead"),
-    "docs/codecs.md": ("update_codecs",),
-    "docs/cohorts.md": ("federation.dropout",),
-    "docs/deltas.md": ("compression.delta",),
-    "docs/storage.md": ("compression.storage",),
-    "docs/strategies.md": ("federation.robustness",),
-    "docs/trust.md": ("compression.trust",),
-}
+TABLE = re.compile(r"(<!-- figures: (?P<groups>[\w. ]+) -->\n).*?(<!-- /figures -->\n)", re.DOTALL)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when the README says otherwise")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when a document says otherwise")
     check = parser.parse_args().check
-    for document, groups in DOCUMENTS.items():
-        before = (ROOT / document).read_text()
-        head, begin, rest = before.partition(BEGIN)
-        _, end, tail = rest.partition(END)
-        if not begin or not end:
-            sys.exit(f"{document} lacks the lines {BEGIN.strip()} and {END.strip()}")
-        after = head + BEGIN + _table(groups) + END + tail
+    shown: set[str] = set()
+    for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        before = document.read_text()
+        after = TABLE.sub(lambda found: found[1] + _table(found["groups"].split()) + found[3], before)
+        shown.update(group for found in TABLE.finditer(before) for group in found["groups"].split())
         if check and after != before:
-            sys.exit(f"{document} does not say what benchmarks/results do: run scripts/figures.py")
-        if not check:
-            (ROOT / document).write_text(after)
+            sys.exit(f"{document.name} does not say what benchmarks/results do: run scripts/figures.py")
+        if after != before:
+            document.write_text(after)
+    if unseen := {path.stem for path in RESULTS.glob("*.json")} - shown:
+        sys.exit(f"no document shows these results: {', '.join(sorted(unseen))}")
     return 0
 
 
