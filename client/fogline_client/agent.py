@@ -28,6 +28,7 @@ from fogline_client.attributes import Facts
 from fogline_client.config import AgentConfig, StateDir
 from fogline_client.deltas import Deltas
 from fogline_client.identity import Identity
+from fogline_client.inference.engines.base import DEFAULT_ENGINE, load_engine
 from fogline_client.inference.predictor import Predictor
 from fogline_client.journal import Journal
 from fogline_client.outbox import Outbox
@@ -86,7 +87,8 @@ class Agent:
         now = time.time()
         self._spool = Spool(state.spool, now=now)
         self._recorder = Recorder(now=now)
-        self._predictor = Predictor(observe=self._recorder.observe)
+        engine = load_engine(config.engine or DEFAULT_ENGINE, config.engine_options)
+        self._predictor = Predictor(engine=engine, observe=self._recorder.observe)
         self._sync = Sync(
             SyncParts(
                 identity=lambda: self._identity,

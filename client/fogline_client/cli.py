@@ -55,6 +55,10 @@ Options = Annotated[
     typer.Option("--option", envvar="FOGLINE_AGENT_OPTIONS", help="name=value of the recipe; repeat it"),
 ]
 SourceOptions = Annotated[list[str] | None, typer.Option("--source-option", help="name=value of the source; repeat it")]
+EngineOption = Annotated[
+    str | None, typer.Option(envvar="FOGLINE_AGENT_ENGINE", help="what runs the models; default: onnxruntime_cpu")
+]
+EngineOptions = Annotated[list[str] | None, typer.Option("--engine-option", help="name=value of the engine; repeat it")]
 Attributes = Annotated[list[str] | None, typer.Option("--attribute", help="name=value told to the coordinator")]
 
 Metered = Annotated[bool | None, typer.Option("--metered/--unmetered", help="whether the network costs by the byte")]
@@ -95,6 +99,8 @@ def enroll(
     socket_path: SocketOption = None,
     source: SourceOption = None,
     source_option: SourceOptions = None,
+    engine: EngineOption = None,
+    engine_option: EngineOptions = None,
     attribute: Attributes = None,
     *,
     metered: Metered = None,
@@ -111,6 +117,7 @@ def enroll(
     with _failures(as_json=as_json):
         from fogline_client import enroll as enrolment
         from fogline_client import identity
+        from fogline_client.inference.engines.base import load_engine
         from fogline_client.trust import check
         from fogline_shared.plugins import require_entry_point
         from fogline_shared.recipe import GROUP
@@ -119,6 +126,7 @@ def enroll(
         if state.identity.exists() and not replace:
             raise Conflict("already_enrolled", f"{state_dir} already has an identity; --replace gives it up")
         chosen = _overrides(recipe, option, port, socket_path, source, source_option, attribute)
+        chosen |= _engine(engine, engine_option)
         chosen |= _will(metered=metered, consent=consent, personalise=personalise, local_epsilon=local_epsilon)
         config = AgentConfig(
             name=name or socket.gethostname().split(".")[0].lower(),
@@ -128,6 +136,8 @@ def enroll(
         # The token is single-use: what can fail on this side fails before it is spent.
         if config.recipe:
             require_entry_point(GROUP, config.recipe)
+        if config.engine:
+            load_engine(config.engine, config.engine_options)
         state.create()
         settings.save(config, state.config)
         root = _read_root(trust_root) if trust_root else b""
@@ -150,6 +160,8 @@ def run_agent(
     socket_path: SocketOption = None,
     source: SourceOption = None,
     source_option: SourceOptions = None,
+    engine: EngineOption = None,
+    engine_option: EngineOptions = None,
     attribute: Attributes = None,
     *,
     metered: Metered = None,
@@ -163,6 +175,7 @@ def run_agent(
 
         state = StateDir(root=state_dir)
         overrides = _overrides(recipe, option, port, socket_path, source, source_option, attribute)
+        overrides |= _engine(engine, engine_option)
         overrides |= _will(metered=metered, consent=consent, personalise=personalise, local_epsilon=local_epsilon)
         config = settings.load(state.config, overrides=overrides)
         with only_agent(state.lock):
@@ -278,6 +291,12 @@ def _overrides(
         "attributes": settings.facts(attribute) if attribute else None,
     }
     return {name: value for name, value in said.items() if value is not None}
+
+
+def _engine(name: str | None, options: list[str] | None) -> dict[str, Any]:
+    """The engine that was said on the command line, by the setting's name: options are of the engine they stand beside."""
+    said = {"engine": name} if name is not None else {}
+    return said | ({"engine_options": settings.facts(options or [])} if said or options else {})
 
 
 def _will(**said: float | None) -> dict[str, float]:

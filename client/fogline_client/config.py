@@ -36,6 +36,9 @@ class AgentConfig:
     # Empty: others bring the examples, over the local protocol.
     source: str = ""
     source_options: Mapping[str, str] = field(default_factory=dict)
+    # What runs the models, a module of inference/engines; empty: the default one.
+    engine: str = ""
+    engine_options: Mapping[str, Scalar] = field(default_factory=dict)
     # Whether the network costs by the byte.
     metered: bool = False
     # Whether the owner lets this device train; None: nobody has asked.

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from artifacts import CLASSES, SHAPE, artifact, example
+from tiny_recipe import Tiny
+from tiny_release import trained
 
 from fogline_client.inference.engines.base import load_engine
-from fogline_shared.errors import Corrupt, InvalidInput
+from fogline_client.inference.model import load_model
+from fogline_server.compression.chain import Chain
+from fogline_server.distillation.choice import CONTROL
+from fogline_server.registry.build import build_artifacts
+from fogline_server.registry.taught import Source
+from fogline_shared.errors import Corrupt, InvalidInput, Unavailable
 from fogline_shared.manifest import METADATA_KEY
 from fogline_shared.plugins import module_names
 
@@ -44,6 +52,79 @@ def test_threads_share_a_session(engine):
     with ThreadPoolExecutor(4) as pool:
         labels = list(pool.map(lambda i: int(session.run(example(i % 4)[None])[0].argmax()), range(200)))
     assert labels == [i % 4 for i in range(200)]
+
+
+@pytest.fixture(scope="module")
+def variants():
+    """The student of a release as it is shipped: float, and int8 in either way to write it."""
+    params, standardisation = trained("student")
+    chains = {"qdq": "int8_static:qdq=true", "half": "float16", "packed": "weight_only:bits=4"}
+    sources = {CONTROL: Source(params=params, standardisation=standardisation)}
+    return build_artifacts(Tiny(), sources, {name: Chain.parse(text) for name, text in chains.items()}).artifacts
+
+
+def logits(engine, model, tmp_path):
+    file = tmp_path / "model.onnx"
+    file.write_bytes(model)
+    return np.array([answer.logits for answer in load_model(file, engine).predict_many(Tiny().holdout().x)])
+
+
+def assert_alike(ours, reference):
+    assert np.abs(ours - reference).max() < 0.1 * reference.std()
+    assert np.mean(ours.argmax(axis=1) == reference.argmax(axis=1)) >= 0.99
+
+
+@pytest.mark.parametrize("variant", ["student_fp32", "qdq", "half", "packed"])
+def test_what_is_shipped_is_answered_as_by_the_default_engine(engine, variants, variant, tmp_path):
+    model = variants[variant]
+    assert_alike(logits(engine, model, tmp_path), logits(load_engine(), model, tmp_path))
+
+
+def test_int8_in_the_operators_of_onnx_runtime_is_for_onnx_runtime(variants, tmp_path):
+    model = variants["student_int8"]
+    assert_alike(logits(load_engine("onnxruntime_providers"), model, tmp_path), logits(load_engine(), model, tmp_path))
+    with pytest.raises(Corrupt) as refused:
+        load_engine("openvino").open(model)
+    assert (refused.value.code, "int8_static:qdq=true" in refused.value.message) == ("not_a_model", True)
+
+
+def test_an_engine_that_is_not_installed_says_how_to_install_it(monkeypatch):
+    load_engine("openvino")
+    monkeypatch.setitem(sys.modules, "openvino", None)  # as if no such package were there
+    with pytest.raises(Unavailable) as refused:
+        load_engine("openvino")
+    assert (refused.value.code, "pip install 'fogline[openvino]'" in refused.value.message) == (
+        "engine_not_installed",
+        True,
+    )
+
+
+def test_a_device_that_openvino_does_not_find_is_not_replaced_by_another():
+    with pytest.raises(Unavailable) as refused:
+        load_engine("openvino", {"device": "NPU.7"}).open(artifact())
+    assert (refused.value.code, "CPU" in refused.value.message) == ("engine_device_missing", True)
+
+
+@pytest.mark.parametrize(
+    ("providers", "code"),
+    [
+        ("RocketExecutionProvider", "provider_unavailable"),
+        ("RocketExecutionProvider,CPUExecutionProvider", "provider_unavailable"),
+        # It is in every build, but runs no operator by itself.
+        ("AzureExecutionProvider", "provider_unavailable"),
+        ("", "invalid_engine_option"),
+        ("CPUExecutionProvider,CPUExecutionProvider", "invalid_engine_option"),
+    ],
+)
+def test_onnx_runtime_never_falls_back_in_silence(providers, code):
+    with pytest.raises((Unavailable, InvalidInput)) as refused:
+        load_engine("onnxruntime_providers", {"providers": providers}).open(artifact())
+    assert refused.value.code == code
+
+
+def test_a_provider_with_the_cpu_for_the_rest_is_taken():
+    engine = load_engine("onnxruntime_providers", {"providers": "AzureExecutionProvider,CPUExecutionProvider"})
+    assert engine.open(artifact()).run(example(2)[None]).argmax() == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", artifact()[:-20]])

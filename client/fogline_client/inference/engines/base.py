@@ -66,3 +66,14 @@ def load_engine(name: str = DEFAULT_ENGINE, options: Mapping[str, Any] | None = 
         return cast("Engine", factory(**(options or {})))
     except TypeError as error:
         raise InvalidInput("invalid_engine_option", f"engine {name!r}: {error}", name=name) from error
+
+
+def check_threads(threads: int) -> None:
+    """Raise InvalidInput ``invalid_engine_option`` unless it is a number of threads."""
+    if not 1 <= threads <= 256:
+        raise InvalidInput("invalid_engine_option", f"threads is 1 to 256, got {threads}", field="threads")
+
+
+def first_line(error: Exception) -> str:
+    """What a runtime says of a file, short enough for a report."""
+    return str(error).strip().split("\n", 1)[0][:300]

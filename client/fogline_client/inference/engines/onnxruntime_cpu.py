@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fogline_client.inference.engines.base import Port
-from fogline_shared.errors import Corrupt, InvalidInput
+from fogline_client.inference.engines.base import Port, check_threads, first_line
+from fogline_shared.errors import Corrupt
 
 _DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(int64)": "int64", "tensor(uint8)": "uint8"}
+CPU = "CPUExecutionProvider"
 _LOG_FATAL = 4  # a refused artifact is reported by us, once, with its code
 
 
@@ -27,24 +28,31 @@ class OnnxRuntimeCpu:
     arena: bool = False
 
     def __post_init__(self) -> None:
-        if not 1 <= self.threads <= 256:
-            raise InvalidInput("invalid_engine_option", f"threads is 1 to 256, got {self.threads}", field="threads")
+        check_threads(self.threads)
 
     def open(self, model: bytes) -> OnnxRuntimeSession:
         """Load a graph; raise Corrupt ``not_a_model``."""
         import onnxruntime as ort
 
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.enable_cpu_mem_arena = self.arena
-        options.log_severity_level = _LOG_FATAL
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options = session_options(threads=self.threads, arena=self.arena)
         try:
-            session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(model, options, providers=[CPU])
         except Exception as error:  # the runtime has no common base for what a foreign file can raise
-            raise Corrupt("not_a_model", f"the artifact does not load: {_first_line(error)}") from error
+            raise Corrupt("not_a_model", f"the artifact does not load: {first_line(error)}") from error
         return OnnxRuntimeSession(session)
+
+
+def session_options(*, threads: int, arena: bool = False) -> Any:
+    """``onnxruntime.SessionOptions`` as devices run it."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = arena
+    options.log_severity_level = _LOG_FATAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
 
 
 class OnnxRuntimeSession:
@@ -89,7 +97,3 @@ ENGINE = OnnxRuntimeCpu
 def _port(value: Any) -> Port:
     shape = tuple(n if isinstance(n, int) and n > 0 else None for n in value.shape)
     return Port(name=value.name, dtype=_DTYPES.get(value.type, value.type), shape=shape)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n", 1)[0][:300]
