@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from agent_process import agent_cli
 from artifacts import artifact
@@ -17,8 +18,7 @@ async def test_the_engine_that_was_asked_for_serves(enrolled, cloud) -> None:
     assert await cloud.ends(cloud.roll_out(agent.device_id, target), AssignmentState.SUCCEEDED) == ""
     await agent.serves(target.digest)
     await asyncio.to_thread(agent.ask, 2)
-    with open(f"/proc/{agent.process.pid}/maps") as maps:
-        assert "libopenvino" in maps.read()
+    assert "libopenvino" in Path(f"/proc/{agent.process.pid}/maps").read_text()
 
 
 async def test_an_engine_that_cannot_be_is_told_before_anything_starts(enrolled) -> None:
