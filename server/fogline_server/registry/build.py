@@ -10,8 +10,10 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from fogline_server.compression.chain import Chain, Link
+from fogline_server.compression.engine import FloatArray
 from fogline_server.compression.evaluate import correct
-from fogline_server.compression.export import OUTPUT_NAME, export_onnx, parent_of
+from fogline_server.compression.export import OUTPUT_NAME, export_onnx, fused, load_model, parent_of
+from fogline_server.compression.parity import Parity, parity
 from fogline_server.compression.stamp import stamp
 from fogline_server.db import events
 from fogline_server.db.base import utc_now
@@ -37,6 +39,8 @@ class Built:
 
     artifacts: Mapping[str, bytes]
     choice: Choice
+    # Of the float variants, which are made of a torch model: how well the file answers as that does.
+    parity: Mapping[str, Parity]
     taught: TaughtStudent | None = None
 
 
@@ -72,18 +76,25 @@ def build_artifacts(
     student, source = exported[choice.chosen], sources[choice.chosen]
     parent = parent_of(recipe, "student", source.params, source.standardisation, student, trains=bool(chains))
     artifacts = {STUDENT: student}
+    compared = {STUDENT: _compared(recipe, "student", source, student, parent.examples)}
     for name, chain in {STUDENT_INT8: INT8, **(chains or {})}.items():
         artifacts[name] = stamp(
             chain.compress(parent), recipe=recipe, variant=name, output_name=OUTPUT_NAME, examples=parent.examples
         )
     if "teacher" in exported:
         artifacts[TEACHER] = exported["teacher"]
-    return Built(artifacts=artifacts, choice=choice, taught=taught)
+        compared[TEACHER] = _compared(recipe, "teacher", sources["teacher"], exported["teacher"], parent.examples)
+    return Built(artifacts=artifacts, choice=choice, parity=compared, taught=taught)
 
 
 def _exported(recipe: Recipe, role: str, source: Source) -> bytes:
     size, variant = _ROLES[role]
     return export_onnx(recipe, size, source.params, source.standardisation, variant)
+
+
+def _compared(recipe: Recipe, size: str, source: Source, artifact: bytes, examples: FloatArray) -> Parity:
+    module = load_model(recipe, size, source.params)
+    return parity(fused(module, source.standardisation, rank=len(recipe.input_shape)), artifact, examples)
 
 
 def _choose(recipe: Recipe, exported: Mapping[str, bytes], *, chosen_by_half: bool) -> Choice:
@@ -116,7 +127,10 @@ def quantize(ctx: JobContext) -> Outcome:
     built = build_artifacts(load_recipe(spec.recipe), sources, chains, school=_school(ctx, spec, teachers))
     ctx.lease.progress(1, 2, "storing the artifacts")
     stored = {name: ctx.blobs.put([data]) for name, data in built.artifacts.items()}
-    report: dict[str, Any] = {"choice": built.choice.as_json()}
+    report: dict[str, Any] = {
+        "choice": built.choice.as_json(),
+        "parity": {name: each.as_json() for name, each in built.parity.items()},
+    }
     taught: dict[str, Any] = {}
     if built.taught is not None:
         report["teaching"] = dict(built.taught.report)

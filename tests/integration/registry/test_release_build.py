@@ -40,6 +40,11 @@ def test_a_release_has_three_measured_variants_and_a_reasoned_choice(database: D
     assert release.report["choice"]["chosen"] in {"student", "distilled"}
     assert release.report["choice"]["sentence"].endswith(".")
     assert [g["verdict"] for g in release.report["gates"]] == ["PASS"]
+    assert set(release.report["parity"]) == {"student_fp32", "teacher_fp32"}
+    for found in release.report["parity"].values():
+        assert found["samples"] == 200
+        assert found["max_abs_diff"] < 1e-4
+        assert found["label_agreement"] == 1.0
     with database.read() as session:
         variants = {v.name: v for v in service.variants_of(session, release.id)}
         assert service.teacher_artifact(session, release.id) == variants["teacher_fp32"].digest

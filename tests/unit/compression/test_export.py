@@ -12,6 +12,7 @@ from fogline_server.compression.engine import open_session, run
 from fogline_server.compression.evaluate import evaluate
 from fogline_server.compression.export import export_module, export_onnx, load_model
 from fogline_server.compression.methods.base import Parent
+from fogline_server.compression.parity import parity
 from fogline_server.compression.stamp import clear
 from fogline_shared.errors import Corrupt, InvalidInput
 
@@ -44,6 +45,71 @@ def test_a_parameter_that_is_missing_is_named() -> None:
     assert (error.value.code, "1.running_mean" in error.value.message) == ("params_mismatch", True)
 
 
+class Branching(torch.nn.Module):
+    """Decides by the values, which a trace does not follow."""
+
+    def __init__(self, on: float) -> None:
+        super().__init__()
+        self.on = on
+        self.linear = torch.nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.linear(x) if x.sum() > self.on else -self.linear(x)
+
+
+class OneBatch(torch.nn.Linear):
+    """Takes the batch it was traced with for all there is."""
+
+    def forward(self, x):
+        return super().forward(x.reshape(int(x.shape[0]), 6))
+
+
+class Chance(torch.nn.Linear):
+    """Answers otherwise each time."""
+
+    def forward(self, x):
+        return super().forward(x) + torch.rand(4)
+
+
+class Eigen(torch.nn.Linear):
+    """Needs an operator that ONNX lacks."""
+
+    def forward(self, x):
+        return super().forward(x) + torch.linalg.svdvals(x)[:, None].sum()
+
+
+class NotANumber(torch.nn.Linear):
+    """Divides nothing by nothing."""
+
+    def forward(self, x):
+        return super().forward(x) * 0 / 0
+
+
+@pytest.mark.parametrize(
+    ("module", "code"),
+    [
+        (Branching(on=0.0), "export_mismatch"),
+        (OneBatch(6, 4), "not_exportable"),
+        (Chance(6, 4), "export_mismatch"),
+        (Eigen(6, 4), "not_exportable"),
+        (NotANumber(6, 4), "params_not_finite"),
+        (torch.nn.Linear(6, 5), "not_exportable"),
+        (Branching(on=-1e9), ""),
+    ],
+)
+def test_a_model_that_a_trace_does_not_tell_whole_is_refused(module: torch.nn.Module, code: str) -> None:
+    x = np.random.default_rng(0).normal(size=(32, 6)).astype(np.float32)
+
+    def export() -> str:
+        try:
+            export_module(module.eval(), x, input_name="input", output_name="logits", classes=4)
+        except (Corrupt, InvalidInput) as error:
+            return error.code
+        return ""
+
+    assert export() == code
+
+
 class Wayward(Tiny):
     """A recipe whose model no tracer can follow, or that has the wrong number of outputs."""
 
@@ -64,6 +130,35 @@ def test_a_recipe_that_does_not_export_is_refused_with_a_code(size: str) -> None
     with pytest.raises(InvalidInput) as error:
         export_onnx(Wayward(), size, empty, standardisation, "student_fp32")
     assert error.value.code == "not_exportable"
+
+
+def test_parity_is_of_the_largest_difference_and_of_labels() -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Linear(6, 4).eval()
+    x = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    model = export_module(module, x, input_name="input", output_name="logits", classes=4)
+    found = parity(module, model, x)
+    assert (found.samples, found.label_agreement) == (40, 1.0)
+    assert 0 <= found.max_abs_diff < 1e-5
+    with torch.no_grad():
+        module.bias[0] += 0.01
+    with pytest.raises(Corrupt) as error:
+        parity(module, model, x)
+    assert (error.value.code, "0.01" in error.value.message) == ("export_mismatch", True)
+
+
+def test_labels_must_agree_where_large_logits_would_hide_a_difference() -> None:
+    module = torch.nn.Linear(6, 4).eval()
+    with torch.no_grad():
+        module.weight.mul_(0.1)
+        module.bias.fill_(1e4)
+    x = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    model = export_module(module, x, input_name="input", output_name="logits", classes=4)
+    with torch.no_grad():
+        module.bias[0] += 1  # a ten-thousandth of the largest logit, and every label
+    with pytest.raises(Corrupt, match="10 allowed") as error:
+        parity(module, model, x)
+    assert error.value.code == "export_mismatch"
 
 
 def test_known_answers_are_clear_and_of_every_class_before_a_second_of_one() -> None:

@@ -29,6 +29,7 @@ _COLUMNS = (
 )
 _REPORT = (
     ("choice", lambda r: r["report"].get("choice", {}).get("sentence")),
+    ("parity", lambda r: [_parity(name, each) for name, each in r["report"].get("parity", {}).items()]),
     ("teaching", lambda r: r["report"].get("teaching", {}).get("sentence")),
     ("gates", lambda r: [f"{g['gate']} {g['verdict']}: {g['reason']}" for g in r["report"].get("gates", ())]),
     ("imported", lambda r: r["report"].get("imported")),
@@ -66,6 +67,13 @@ _PICK = (
     ("beaten by none", lambda v: "yes" if v["front"] else "no"),
     ("out because", lambda v: "; ".join(v["refused"])),
 )
+
+
+def _parity(variant: str, found: dict[str, Any]) -> str:
+    return (
+        f"{variant} differs from torch by {found['max_abs_diff']:.1e} at most on {found['samples']} examples, "
+        f"{found['label_agreement']:.1%} labelled alike"
+    )
 
 
 @app.command("create")
