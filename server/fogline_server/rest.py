@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import uuid
@@ -13,6 +14,7 @@ import httpx
 
 from fogline_shared.errors import (
     Conflict,
+    Corrupt,
     Exhausted,
     FoglineError,
     Forbidden,
@@ -80,15 +82,24 @@ class Rest:
         headers = {"Content-Type": "application/octet-stream"}
         return self._json(self._send("POST", path, params=_given(query), content=content, headers=headers))
 
-    def download(self, path: str, file: Path) -> int:
-        """GET bytes into a file, whole or not at all; their number. Raises FoglineError ``cannot_write`` too."""
+    def download(self, path: str, file: Path, *, digest: str | None = None) -> int:
+        """GET bytes into a file, whole or not at all; their number.
+
+        Raises FoglineError ``cannot_write`` too, and Corrupt ``digest_mismatch`` unless their SHA-256 is ``digest``, if given.
+        """
+        sha = hashlib.sha256()
         draft = file.with_name(f".{file.name}.part")
         try:
             with self._http.stream("GET", _checked(path)) as response, draft.open("wb") as out:
                 if response.is_error:
                     response.read()
                     raise _problem(response)
-                size = sum(out.write(piece) for piece in response.iter_bytes())
+                size = 0
+                for piece in response.iter_bytes():
+                    sha.update(piece)
+                    size += out.write(piece)
+            if digest is not None and sha.hexdigest() != digest:
+                raise Corrupt("digest_mismatch", f"what came is {sha.hexdigest()}, not {digest}")
             draft.replace(file)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error

@@ -70,3 +70,15 @@ def write_manifest(model: bytes, manifest: Manifest) -> bytes:
     kept = {p.key: p.value for p in proto.metadata_props if p.key != METADATA_KEY}
     onnx.helper.set_model_props(proto, {**kept, METADATA_KEY: manifest.to_json()})
     return bytes(proto.SerializeToString(deterministic=True))
+
+
+def without_manifest(model: bytes) -> bytes:
+    """The plain ONNX file, which says nothing of Fogline; the graph is as it was. Raises Corrupt ``not_onnx``."""
+    import onnx
+
+    try:
+        proto = onnx.load_from_string(model)
+    except Exception as error:  # protobuf's decoder has several errors
+        raise Corrupt("not_onnx", f"not an ONNX file: {error}"[:400]) from error
+    onnx.helper.set_model_props(proto, {p.key: p.value for p in proto.metadata_props if p.key != METADATA_KEY})
+    return bytes(proto.SerializeToString(deterministic=True))

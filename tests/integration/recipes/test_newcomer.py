@@ -17,7 +17,7 @@ JUDGE = Path(__file__).with_name("judge_digits.py")
 # Ours, beside the guide's: what the newcomer has before stopping it all.
 LOOK = (
     "fogline release show digits-1 --json > release.json",
-    "fogline release download digits-1 student_int8 digits.onnx",
+    "fogline release export digits-1 --output digits.onnx",
     "fogline device list --json > devices.json",
     "fogline rollout list --json > rollouts.json",
 )

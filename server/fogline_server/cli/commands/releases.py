@@ -13,6 +13,7 @@ import typer
 from fogline_server.cli import follow, show
 from fogline_server.cli.api import Api, CliError
 from fogline_server.cli.exits import Exit
+from fogline_server.cli.exporting import export
 from fogline_server.cli.options import AsJson, Limit, Wait, api, group, pairs
 from fogline_shared.errors import InvalidInput
 
@@ -41,6 +42,12 @@ _VARIANTS = (
     ("worst class", show.share("worst_class_accuracy")),
     ("p50 µs", lambda v: (v["metrics"] or {}).get("p50_us")),
     ("sha-256", lambda v: v["digest"][:12]),
+)
+_LEFT_OUT = (
+    ("left out", "name"),
+    ("size", lambda v: None if v["size"] is None else f"{v['size']:,}"),
+    ("accuracy", show.share("accuracy")),
+    ("because", lambda v: f"{v['code']}: {v['message']}"),
 )
 _DELTAS = (
     ("variant", "variant"),
@@ -195,7 +202,10 @@ def show_release(context: typer.Context, release: str, *, as_json: AsJson = Fals
     if as_json:
         return show.json_out(item)
     show.record(item, (*_COLUMNS, ("aliases", "aliases"), *_REPORT))
-    return show.table(item["variants"], _VARIANTS, empty="no variants yet")
+    show.table(item["variants"], _VARIANTS, empty="no variants yet")
+    if item["left_out"]:
+        show.table(item["left_out"], _LEFT_OUT, empty="")
+    return None
 
 
 @app.command("pick")
@@ -215,6 +225,8 @@ def pick(
         show.json_out(answer)
     else:
         show.table(answer["variants"], _PICK, empty="no variants")
+        for name, reason in answer["left_out"].items():
+            show.note(f"{name} was left out of the release: {reason}")
         show.note(answer["sentence"])
     if answer["taken"] is None:
         raise CliError(Exit.FAILED, "nothing_fits", answer["sentence"])
@@ -233,15 +245,22 @@ def verify(context: typer.Context, release: str, *, as_json: AsJson = False) -> 
         raise CliError(Exit.FAILED, "release_damaged", f"{release} is not what was sealed")
 
 
-@app.command("download")
-def download(
+@app.command("export")
+def export_model(
     context: typer.Context,
     release: str,
-    variant: str,
-    file: Annotated[Path, typer.Argument(dir_okay=False)],
+    *,
+    variant: Annotated[str | None, typer.Option(help="Default: the release's default variant.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", dir_okay=False, help="Default: RELEASE-VARIANT.onnx in this folder."),
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Without Fogline's metadata.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Write a variant's ONNX file."""
-    size = api(context).download(f"/v1/releases/{release}/variants/{variant}/artifact", file)
+    """Write a variant's ONNX file, checked against its digest; prints where it lies."""
+    file, size = export(api(context), release, variant, output, plain=plain, force=force)
+    sys.stdout.write(f"{file}\n")
     show.note(f"{file}: {size} bytes")
 
 
