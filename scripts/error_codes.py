@@ -55,7 +55,7 @@ COMPUTED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("server/fogline_server/coordinator.py", "code"): ("bad_address", "port_in_use"),
     ("server/fogline_server/registry/importing.py", "answer['code']"): (),
     ("server/fogline_server/registry/provenance.py", "error.code"): (),
-    ("server/fogline_server/registry/tick.py", "failed[0].gate"): GATES,
+    ("server/fogline_server/registry/tick.py", "r.gate"): GATES,
     ("shared/fogline_shared/checks.py", "code"): ("invalid_run", "invalid_option", "invalid_simulation"),
     ("server/fogline_server/training/admission.py", "error.code"): (),
     ("server/fogline_server/training/offers.py", "code"): (),

@@ -112,14 +112,17 @@ def settled(db: Database, blobs: BlobStore, release_id: str) -> Release:
         return service.get_release(session, release_id)
 
 
+def create(db: Database, **spec: object) -> str:
+    """The id of a BUILDING release of the tiny recipe."""
+    with db.transaction() as session:
+        given = ReleaseSpec(**{"name": "tiny-1", "recipe": "tiny", **spec})
+        return service.create_release(session, given, now=utc_now(), actor="test").id
+
+
 def ready_release(db: Database, blobs: BlobStore, name: str = "tiny-1", **spec) -> Release:
     """A release built from fresh runs, READY."""
     spec.setdefault("teacher_run", finished_run(db, blobs, "teacher"))
     spec.setdefault("student_run", finished_run(db, blobs, "student"))
-    with db.transaction() as session:
-        release_id = service.create_release(
-            session, ReleaseSpec(name=name, recipe="tiny", **spec), now=utc_now(), actor="test"
-        ).id
-    release = settled(db, blobs, release_id)
+    release = settled(db, blobs, create(db, name=name, **spec))
     assert release.state == "READY", release.error
     return release

@@ -18,6 +18,8 @@ from fogline_server.devices.service import is_online
 from fogline_server.devices.tables import Device
 from fogline_server.jobs.service import list_jobs
 from fogline_server.jobs.tables import Job
+from fogline_server.registry import left_out
+from fogline_server.registry.left_out import LeftOut
 from fogline_server.registry.service import list_aliases, list_releases, variants_of
 from fogline_server.registry.tables import Release, Variant
 from fogline_server.rollouts.service import list_rollouts, stages_of
@@ -78,6 +80,7 @@ class RolloutPanel:
 class ReleaseRow:
     release: Release
     variants: Sequence[Variant]
+    left_out: Sequence[LeftOut]
     aliases: Sequence[str]
 
 
@@ -105,6 +108,7 @@ def overview(session: Session, *, now: datetime) -> Overview:
         ReleaseRow(
             release=release,
             variants=variants_of(session, release.id),
+            left_out=left_out.of_release(release),
             aliases=[alias.name for alias in list_aliases(session, release.id)],
         )
         for release in releases

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+import structlog
 from sqlalchemy.orm import Session
 
 from fogline_server.compression.chain import Chain, Link
 from fogline_server.compression.engine import FloatArray
 from fogline_server.compression.evaluate import correct
 from fogline_server.compression.export import OUTPUT_NAME, export_onnx, fused, load_model, parent_of
+from fogline_server.compression.methods.base import Parent
 from fogline_server.compression.parity import Parity, parity
 from fogline_server.compression.stamp import stamp
 from fogline_server.db import events
@@ -20,15 +22,19 @@ from fogline_server.db.base import utc_now
 from fogline_server.distillation.choice import CONTROL, DISTILLED, Choice, choose
 from fogline_server.distillation.teaching import TRIAL, Teaching, halves
 from fogline_server.jobs.runner import JobContext, Outcome
+from fogline_server.registry import left_out
 from fogline_server.registry.model import STUDENT, STUDENT_INT8, TEACHER, ReleaseSpec
 from fogline_server.registry.service import building_release, submit_evaluations
 from fogline_server.registry.tables import Release, Variant
 from fogline_server.registry.taught import Source, TaughtStudent, teach_student
 from fogline_server.training.tables import Run
+from fogline_shared.errors import Corrupt, FoglineError, InvalidInput
 from fogline_shared.recipe import Recipe, Standardisation, check_data, load_recipe
 
 # Role of a run → size of the model it trained and the variant its export is.
 _ROLES = {"teacher": ("teacher", TEACHER), CONTROL: ("student", STUDENT), DISTILLED: ("student", STUDENT)}
+
+log = structlog.get_logger()
 
 INT8 = Chain(links=(Link(method="int8_static"),))
 
@@ -42,6 +48,8 @@ class Built:
     # Of the float variants, which are made of a torch model: how well the file answers as that does.
     parity: Mapping[str, Parity]
     taught: TaughtStudent | None = None
+    # Chains that made nothing, and why.
+    failed: Mapping[str, FoglineError] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +66,12 @@ def build_artifacts(
     sources: Mapping[str, Source],
     chains: Mapping[str, Chain] | None = None,
     *,
+    spare: Collection[str] = (),
     school: School | None = None,
 ) -> Built:
     """All variants from the runs' results by role, with those of ``chains`` by name. Pure but for the recipe's data.
 
+    ``spare``: chains that may fail by themselves.
     Raises what :func:`~fogline_server.compression.export.export_onnx`, the chains, the teaching and
     :func:`~fogline_shared.recipe.check_data` (of the holdout) raise.
     """
@@ -77,14 +87,32 @@ def build_artifacts(
     parent = parent_of(recipe, "student", source.params, source.standardisation, student, trains=bool(chains))
     artifacts = {STUDENT: student}
     compared = {STUDENT: _compared(recipe, "student", source, student, parent.examples)}
+    failed: dict[str, FoglineError] = {}
     for name, chain in {STUDENT_INT8: INT8, **(chains or {})}.items():
-        artifacts[name] = stamp(
-            chain.compress(parent), recipe=recipe, variant=name, output_name=OUTPUT_NAME, examples=parent.examples
-        )
+        try:
+            model = _compressed(chain, parent)
+            artifacts[name] = stamp(
+                model, recipe=recipe, variant=name, output_name=OUTPUT_NAME, examples=parent.examples
+            )
+        except (InvalidInput, Corrupt) as error:
+            if name not in spare:
+                raise
+            failed[name] = error
     if "teacher" in exported:
         artifacts[TEACHER] = exported["teacher"]
         compared[TEACHER] = _compared(recipe, "teacher", sources["teacher"], exported["teacher"], parent.examples)
-    return Built(artifacts=artifacts, choice=choice, parity=compared, taught=taught)
+    return Built(artifacts=artifacts, choice=choice, parity=compared, taught=taught, failed=failed)
+
+
+def _compressed(chain: Chain, parent: Parent) -> bytes:
+    """Methods run a recipe's own code and large libraries: whatever they stumble over is that chain's failure."""
+    try:
+        return chain.compress(parent)
+    except (FoglineError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        log.exception("chain_crashed", chain=str(chain))
+        raise Corrupt("chain_crashed", f"{type(error).__name__}: {error}"[:400]) from error
 
 
 def _exported(recipe: Recipe, role: str, source: Source) -> bytes:
@@ -124,7 +152,8 @@ def quantize(ctx: JobContext) -> Outcome:
         for role, run in runs.items()
     }
     chains = {name: Chain.from_json(links) for name, links in spec.chains.items()}
-    built = build_artifacts(load_recipe(spec.recipe), sources, chains, school=_school(ctx, spec, teachers))
+    spare = set(chains) - {spec.default_variant}
+    built = build_artifacts(load_recipe(spec.recipe), sources, chains, spare=spare, school=_school(ctx, spec, teachers))
     ctx.lease.progress(1, 2, "storing the artifacts")
     stored = {name: ctx.blobs.put([data]) for name, data in built.artifacts.items()}
     report: dict[str, Any] = {
@@ -141,6 +170,8 @@ def quantize(ctx: JobContext) -> Outcome:
         release = building_release(session, release_id)
         release.report = report
         release.lineage = {**release.lineage, **taught}
+        for name, error in built.failed.items():
+            left_out.leave_out(session, release, name, error)
         add_variants(session, release, {name: (blob.digest, blob.size) for name, blob in stored.items()})
 
     return Outcome(result={"variants": sorted(stored), "choice": built.choice.as_json()}, commit=commit)

@@ -17,6 +17,7 @@ Metrics = Mapping[str, Any]
 class GateResult:
     """One check of one variant. ``observed`` and ``limit``: a share, bytes or a ratio, as ``reason`` says with both."""
 
+    variant: str
     gate: str
     verdict: Verdict
     observed: float | None
@@ -43,9 +44,11 @@ class _Gate:
             observed = round(float(self.observe(ours, parent)), 6)
         except (KeyError, TypeError, ZeroDivisionError):
             reason = f"{variant}: this was not measured, so nobody knows"
-            return GateResult(gate=self.name, verdict=Verdict.HOLD, observed=None, limit=limit, reason=reason)
+            return GateResult(
+                variant=variant, gate=self.name, verdict=Verdict.HOLD, observed=None, limit=limit, reason=reason
+            )
         reason = f"{self.says(variant, observed)}; {self.limit} is {limit:g}"
-        return _judged(self.name, observed, limit, reason, lowest=self.lowest)
+        return _judged(variant, self.name, observed, limit, reason, lowest=self.lowest)
 
 
 _GATES = (
@@ -85,8 +88,8 @@ NAMES = tuple(gate.name for gate in _GATES)
 
 
 def check(spec: ReleaseSpec, metrics: Mapping[str, Metrics]) -> Sequence[GateResult]:
-    """The gates of a release from its variants' metrics by name: accuracy and each limit, for int8 and for each chain."""
-    named = {STUDENT_INT8: "int8", **dict.fromkeys(spec.chains, "variant")}
+    """The gates of a release from its variants' metrics by name: accuracy and each limit, for int8 and for each chain there is."""
+    named = {STUDENT_INT8: "int8", **{name: "variant" for name in spec.chains if name in metrics}}
     limits = ReleaseLimits.from_json(spec.limits)
     return [
         result
@@ -106,14 +109,14 @@ def _loses_little(spec: ReleaseSpec, metrics: Mapping[str, Metrics], variant: st
     parent, ours = metrics[STUDENT]["accuracy"], metrics[variant]["accuracy"]
     if parent is not None and ours is not None:
         reason = f"{called} has {ours:.1%} on the holdout, its float parent {parent:.1%}; it may lose {limit:.1%}"
-        return _judged(f"{kind}_accuracy_drop", round(parent - ours, 6), limit, reason)
+        return _judged(variant, f"{kind}_accuracy_drop", round(parent - ours, 6), limit, reason)
     differing = round(1 - metrics[variant]["agreement"], 6)
     reason = f"without a holdout: {called} labels {differing:.1%} of the examples differently from its float parent"
-    return _judged(f"{kind}_disagreement", differing, limit, f"{reason}; {limit:.1%} may be")
+    return _judged(variant, f"{kind}_disagreement", differing, limit, f"{reason}; {limit:.1%} may be")
 
 
-def _judged(gate: str, observed: float, limit: float, reason: str, *, lowest: bool = False) -> GateResult:
+def _judged(variant: str, gate: str, observed: float, limit: float, reason: str, *, lowest: bool = False) -> GateResult:
     # Asked this way round, a NaN fails.
     passes = observed >= limit if lowest else observed <= limit
     verdict = Verdict.PASS if passes else Verdict.FAIL
-    return GateResult(gate=gate, verdict=verdict, observed=observed, limit=limit, reason=reason)
+    return GateResult(variant=variant, gate=gate, verdict=verdict, observed=observed, limit=limit, reason=reason)

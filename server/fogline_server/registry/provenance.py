@@ -128,9 +128,9 @@ def _blobs_of(release: Release, variants: Sequence[Variant], links: Links) -> It
         yield variant.name, variant.digest, True
     for link in links:
         facts = link["facts"]
-        found = [(facts.get("digest"), True)] if facts.get("step") in {"parameters", "taught"} else []
+        found = [(facts.get("digest"), True)] if facts.get("step") in {"parameters", "taught", "left_out"} else []
         found += [(digest, False) for _, digest in facts.get("updates", [])]
         for digest, required in found:
             if digest and digest not in seen:
                 seen.add(digest)
-                yield str(facts.get("run", release.id)), digest, required
+                yield str(facts.get("run", facts.get("variant", release.id))), digest, required

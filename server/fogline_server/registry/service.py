@@ -14,6 +14,7 @@ from fogline_server.db import events
 from fogline_server.db.base import new_id
 from fogline_server.distillation.teaching import Teaching
 from fogline_server.jobs import service as jobs
+from fogline_server.registry import left_out
 from fogline_server.registry.limits import ReleaseLimits
 from fogline_server.registry.model import TEACHER, ReleaseSpec, Verification, check_name
 from fogline_server.registry.provenance import verification
@@ -174,9 +175,14 @@ def variants_of(session: Session, release_id: str) -> Sequence[Variant]:
 
 
 def get_variant(session: Session, release_id: str, name: str) -> Variant:
-    """Raises NotFound ``variant_not_found``, naming the ones there are."""
+    """Raises NotFound ``variant_left_out`` with the reason, or ``variant_not_found``, naming the ones there are."""
     variant = session.get(Variant, (release_id, name))
     if variant is None:
+        release = session.get_one(Release, release_id)
+        for each in left_out.of_release(release):
+            if each.name == name:
+                message = f"release {release.name!r} was built without {name!r}: {each.reason}"
+                raise NotFound("variant_left_out", message, variant=name)
         known = ", ".join(v.name for v in variants_of(session, release_id)) or "none"
         raise NotFound("variant_not_found", f"release {release_id} has no variant {name!r}; it has: {known}")
     return variant

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from fogline_server.db import events
 from fogline_server.db.database import Database
+from fogline_server.registry import left_out
 from fogline_server.registry.deltas import service as deltas
 from fogline_server.registry.gates import check
 from fogline_server.registry.lineage import chain, head_of
@@ -56,10 +57,14 @@ def settle(session: Session, release_id: str, *, now: datetime, sealed: Sealed |
         spec = ReleaseSpec(**release.lineage["spec"])
         results = list(check(spec, {v.name: v.metrics or {} for v in variants}))
     release.report = {**release.report, "gates": [r.as_json() for r in results]}
-    failed = [r for r in results if r.verdict != Verdict.PASS]
-    if failed:
-        fail(session, release, InvalidInput(failed[0].gate, failed[0].reason))
+    failed = [(r.variant, InvalidInput(r.gate, r.reason)) for r in results if r.verdict != Verdict.PASS]
+    fatal = [error for variant, error in failed if not left_out.may_be(release, variant)]
+    if fatal:
+        fail(session, release, fatal[0])
     else:
+        for variant, error in failed:
+            left_out.leave_out(session, release, variant, error)
+        variants = variants_of(session, release_id)
         _seal(session, release, list(variants), now=now)
         deltas.ask(session, release, now=now)
         if sealed is not None:
@@ -75,12 +80,23 @@ def _seal(session: Session, release: Release, variants: list[Variant], *, now: d
         facts.append({"step": "taught", **release.lineage["taught"]})
     if "imported" in release.lineage:
         facts.append({"step": "imported", **release.lineage["imported"]})
+    facts += [each.facts for each in left_out.of_release(release)]
     links = chain([*facts, *(facts_of_variant(v) for v in variants)])
     release.lineage = {**release.lineage, "chain": links, "head": head_of(links)}
     release.lineage = {**release.lineage, "seal": seal_of(release, variants)}
     release.state = RELEASE.check(ReleaseState(release.state), ReleaseState.READY)
     release.sealed_at = now
     events.record(session, "release.ready", "release", release.id, name=release.name, head=head_of(links))
+
+
+def give_up_variant(session: Session, release_id: str, name: str, error: FoglineError) -> None:
+    """Go on without a variant that could not be measured, if the release can; else the release has failed."""
+    locked = select(Release).where(Release.id == release_id).with_for_update().execution_options(populate_existing=True)
+    release = session.scalars(locked).one()
+    if release.state == ReleaseState.BUILDING and left_out.may_be(release, name):
+        left_out.leave_out(session, release, name, error)
+    else:
+        fail(session, release, error)
 
 
 def fail(session: Session, release: Release, error: FoglineError) -> None:

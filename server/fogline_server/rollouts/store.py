@@ -10,11 +10,11 @@ from sqlalchemy import false, or_, select, text
 from sqlalchemy.orm import Session
 
 from fogline_server.devices.tables import Device
-from fogline_server.registry.tables import Release, Variant
+from fogline_server.registry.service import get_variant, ready_release
+from fogline_server.registry.tables import Release
 from fogline_server.rollouts.desired import Target
 from fogline_server.rollouts.tables import Assignment, Rollout
-from fogline_shared.errors import Conflict, NotFound
-from fogline_shared.states import DeviceState, ReleaseState, RolloutState
+from fogline_shared.states import DeviceState, RolloutState
 
 # A rollout that still moves devices, or is about to.
 UNFINISHED = (RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ROLLING_BACK)
@@ -48,18 +48,11 @@ def locked(session: Session, rollout_id: str, *, skip: bool = False) -> Rollout 
 def artifact(session: Session, release_id: str, variant: str) -> tuple[Release, Target]:
     """The release and the artifact of one of its variants (empty: the default one).
 
-    Raises NotFound ``release_not_found``, ``variant_not_found``; Conflict ``release_not_ready``.
+    Raises NotFound ``release_not_found``, ``variant_not_found``, ``variant_left_out``; Conflict ``release_not_ready``.
     """
-    release = session.get(Release, release_id)
-    if release is None:
-        raise NotFound("release_not_found", f"there is no release {release_id!r}")
-    if release.state != ReleaseState.READY:
-        raise Conflict("release_not_ready", f"release {release.name} is {release.state}, not READY")
-    name = variant or release.default_variant
-    row = session.get(Variant, (release_id, name))
-    if row is None:
-        raise NotFound("variant_not_found", f"release {release.name} has no variant {name!r}")
-    return release, Target(release_id=release_id, variant=name, digest=row.digest, size=row.size)
+    release = ready_release(session, release_id)
+    row = get_variant(session, release.id, variant or release.default_variant)
+    return release, Target(release_id=release.id, variant=row.name, digest=row.digest, size=row.size)
 
 
 def meant(session: Session, *, recipe: str, tags: Collection[str]) -> list[Device]:

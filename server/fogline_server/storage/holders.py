@@ -92,8 +92,9 @@ HOLDERS: tuple[Holder, ...] = (
         needed=_JOB_MAY_GO_ON,
         joins=((_parent, _parent.id == Shard.job_id),),
     ),
+    # Variants that were left out.
+    Holder(column=Release.report, kind="artifact"),
     Holder(column=Release.lineage, kind="parameters"),
-    Holder(column=Release.report, kind="other"),
     Holder(column=Release.error, kind="other"),
     Holder(column=Variant.metrics, kind="other"),
     Holder(column=Run.spec, kind="parameters"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import httpx
 from population import ARTIFACT
 
 from fogline_server.cli.exits import Exit
 from fogline_server.db.base import utc_now
 from fogline_server.registry.deltas import service as deltas
 from fogline_server.registry.deltas.service import Pair
+from fogline_server.registry.tables import Release
 from fogline_shared.delta import NOTHING
 
 
@@ -83,3 +85,29 @@ def test_a_damaged_release_is_found(fogline, sqlite_plant):
     path.write_bytes(b"tampered with")
     said = fogline("release", "verify", "champion")
     assert (said.code, "blob_damaged" in said.out) == (Exit.FAILED, True)
+
+
+def test_what_a_release_was_built_without_is_told_with_the_reason(fogline, sqlite_plant):
+    left = {"name": "small", "code": "artifact_bytes", "message": "small is sent as 9,000 bytes", "digest": "a" * 64,
+            "size": 9100, "metrics": {"accuracy": 0.871}}  # fmt: skip
+    with sqlite_plant.db.transaction() as session:
+        release = session.get_one(Release, sqlite_plant.ids.release)
+        release.report = {**release.report, "left_out": {"small": left}}
+    assert fogline("release", "show", "champion", "--json").json["left_out"] == [left]
+    shown = fogline("release", "show", "champion").out
+    assert "87.1 %" in shown
+    assert "artifact_bytes: small is sent as" in shown
+    told = fogline("release", "pick", "champion")
+    assert "small was left out of the release: artifact_bytes" in told.err
+    said = fogline("release", "export", "champion", "--variant", "small")
+    assert (said.code, "variant_left_out" in said.err) == (Exit.NOT_FOUND, True), said.err
+    with sqlite_plant.client() as client:
+        for path, body in (
+            ("/v1/rollouts", {"release": "champion", "plan": {"variant": "small"}}),
+            ("/v1/jobs", {"kind": "batch", "release": "champion", "input": "in", "output": "out", "variant": "small"}),
+        ):
+            answer = client.post(path, json=body)
+            assert (answer.status_code, answer.json()["code"]) == (404, "variant_left_out"), path
+    with httpx.Client(base_url=sqlite_plant.url) as client:
+        client.post("/login", data={"api_key": sqlite_plant.keys["viewer"]})
+        assert "artifact_bytes: small is sent as 9,000 bytes" in client.get("/console/live").text

@@ -5,31 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from tiny_recipe import Tiny
-from tiny_release import blob_of, finished_run, ready_release, settled, trained
+from tiny_release import blob_of, create, finished_run, ready_release, settled, trained
 
 from fogline_server.blobs.store import BlobStore
-from fogline_server.compression.chain import Chain
 from fogline_server.compression.engine import manifest_of, open_session, run
-from fogline_server.compression.front import Limits
 from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
 from fogline_server.jobs.tables import Job
 from fogline_server.registry import service
 from fogline_server.registry.build import build_artifacts
-from fogline_server.registry.model import ReleaseSpec
-from fogline_server.registry.picking import choose_variant
 from fogline_server.registry.taught import Source
 from fogline_server.registry.tick import tick
 from fogline_server.training.tables import Round, Run
 from fogline_shared import tensors
 from fogline_shared.errors import Conflict, InvalidInput, NotFound
 from fogline_shared.recipe import Dataset
-
-
-def create(db: Database, **spec: object) -> str:
-    with db.transaction() as session:
-        given = ReleaseSpec(**{"name": "tiny-1", "recipe": "tiny", **spec})
-        return service.create_release(session, given, now=utc_now(), actor="test").id
 
 
 def test_a_release_has_three_measured_variants_and_a_reasoned_choice(database: Database, blobs: BlobStore) -> None:
@@ -73,53 +63,6 @@ def test_every_artifact_gives_the_answers_its_manifest_promises(sqlite_database:
         assert run(session_, x).argmax(1).tolist() == [a.label for a in manifest.known_answers]
 
 
-TAUGHT = {"steps": 60, "batch_size": 32, "learning_rate": 0.01, "seeds": 2, "hint": 0.0}
-
-
-def test_a_student_is_taught_at_the_cloud_by_a_run_and_by_other_releases(database: Database, blobs: BlobStore) -> None:
-    first = ready_release(database, blobs, "elder")
-    poor = finished_run(database, blobs, "student", epochs=0)
-    release = ready_release(
-        database, blobs, "taught", student_run=poor, teaching=TAUGHT, teacher_releases=["elder"], max_accuracy_drop=0.5
-    )
-    told, choice = release.report["teaching"], release.report["choice"]
-    assert told["helped"]
-    assert (len(told["distilled"]), len(told["self_taught"])) == (2, 2)
-    assert told["settings"]["steps"] == 60
-    assert choice["chosen"] == "distilled", (choice["sentence"], told["sentence"])
-    assert choice["examples"] == told["judged"]
-    taught = release.lineage["taught"]
-    assert [each["release"] for each in taught["teachers"]] == [first.id]
-    assert taught in [{k: v for k, v in link["facts"].items() if k != "step"} for link in release.lineage["chain"]]
-    with database.read() as session:
-        assert service.verify(session, blobs, release.id).ok
-        blobs.path(taught["digest"]).write_bytes(b"other parameters")
-        assert [p.code for p in service.verify(session, blobs, release.id).problems] == ["blob_damaged"]
-
-
-def test_what_teaching_did_not_better_is_not_released(sqlite_database: Database, blobs: BlobStore) -> None:
-    teacher = finished_run(sqlite_database, blobs, "teacher", epochs=0)
-    release = ready_release(sqlite_database, blobs, teacher_run=teacher, teaching=TAUGHT)
-    assert not release.report["teaching"]["helped"]
-    assert release.report["choice"]["chosen"] == "student"
-
-
-@pytest.mark.parametrize(
-    ("spec", "code", "said"),
-    [
-        ({"teaching": {"steps": 0}, "teacher_run": "run_1"}, "invalid_teaching", "from 1 to"),
-        ({"teaching": {}}, "invalid_release_spec", "who teaches"),
-        ({"teaching": {}, "teacher_run": "run_1", "distilled_run": "run_2"}, "invalid_release_spec", "not both"),
-        ({"teaching": {"hint": 1}, "teacher_releases": ["a"]}, "invalid_release_spec", "hides its features"),
-        ({"teacher_releases": ["a"]}, "invalid_release_spec", "where there is teaching"),
-    ],
-)
-def test_teaching_that_cannot_be_is_refused_with_the_spec(spec: dict[str, object], code: str, said: str) -> None:
-    with pytest.raises(InvalidInput, match=said) as caught:
-        ReleaseSpec(name="a", recipe="tiny", student_run="run_0", **spec)
-    assert caught.value.code == code
-
-
 def test_a_variant_beyond_a_limit_fails_the_release_and_stays_as_evidence(
     sqlite_database: Database, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,63 +79,6 @@ def test_a_variant_beyond_a_limit_fails_the_release_and_stays_as_evidence(
     # What a release asks goes before what its recipe asks.
     larger = create(sqlite_database, name="tiny-2", student_run=student, limits={"max_bytes": 100_000})
     assert settled(sqlite_database, blobs, larger).state == "READY"
-
-
-CHAINS = {
-    "small": Chain.parse("sparse_n_m:steps=40,int8_static").as_json(),
-    "packed": Chain.parse("weight_only:bits=8").as_json(),
-}
-
-
-def test_chains_become_measured_variants_and_one_may_be_the_default(
-    sqlite_database: Database, blobs: BlobStore
-) -> None:
-    release = ready_release(
-        sqlite_database, blobs, teacher_run=None, chains=CHAINS, default_variant="packed", max_accuracy_drop=0.5
-    )
-    assert release.default_variant == "packed"
-    assert [g["gate"] for g in release.report["gates"]] == ["int8_accuracy_drop", *["variant_accuracy_drop"] * 2]
-    with sqlite_database.read() as session:
-        variants = {v.name: v for v in service.variants_of(session, release.id)}
-        chosen, forms = choose_variant(
-            session, release.id, Limits(max_bytes=variants["student_int8"].metrics["bytes_zstd"] - 1)
-        )
-    assert {"student_fp32", "student_int8"} <= set(chosen.refused)
-    assert (chosen.taken.name in {"small", "packed"}, len(forms)) == (True, 4)
-    assert set(variants) == {"student_fp32", "student_int8", "small", "packed"}
-    assert variants["packed"].metrics["agreement"] > 0.95
-    assert variants["small"].metrics["bytes_zstd"] < variants["student_int8"].metrics["bytes_zstd"]
-    manifest = manifest_of(open_session(blobs.read(variants["small"].digest)))
-    assert (manifest.variant, manifest.classes) == ("small", Tiny.classes)
-
-
-def test_a_chain_that_loses_too_much_fails_the_release_and_stays_as_evidence(
-    sqlite_database: Database, blobs: BlobStore
-) -> None:
-    ruined = {"ruined": Chain.parse("sparse_magnitude:sparsity=0.99:rounds=1:steps=0").as_json()}
-    run_id = finished_run(sqlite_database, blobs, "student")
-    release = settled(sqlite_database, blobs, create(sqlite_database, student_run=run_id, chains=ruined))
-    assert (release.state, release.error["code"]) == ("FAILED", "variant_accuracy_drop")
-    assert "ruined has" in release.error["message"]
-    with sqlite_database.read() as session:
-        assert service.get_variant(session, release.id, "ruined").metrics["accuracy"] < 0.9
-
-
-@pytest.mark.parametrize(
-    ("spec", "code"),
-    [
-        ({"chains": {"student_int8": [{"method": "float16"}]}}, "invalid_release_spec"),
-        ({"chains": {f"v{i}": [{"method": "float16"}] for i in range(9)}}, "invalid_release_spec"),
-        ({"chains": {"Big": [{"method": "float16"}]}}, "invalid_name"),
-        ({"chains": {"small": []}}, "invalid_chain"),
-        ({"chains": {"small": [{"method": "int8_static"}, {"method": "qat"}]}}, "chain_order"),
-        ({"default_variant": "small"}, "invalid_release_spec"),
-    ],
-)
-def test_chains_that_cannot_be_are_refused_with_the_spec(spec: dict[str, object], code: str) -> None:
-    with pytest.raises(InvalidInput) as error:
-        ReleaseSpec(name="a", recipe="tiny", student_run="run_1", **spec)
-    assert error.value.code == code
 
 
 def test_a_release_without_a_teacher_says_so_when_asked_for_one(sqlite_database: Database, blobs: BlobStore) -> None:

@@ -11,7 +11,9 @@ from fogline_server.api.problems import responses
 from fogline_server.api.schemas import PathId, Resource
 from fogline_server.api.services import Parts
 from fogline_server.compression.front import Limits, front
+from fogline_server.registry import left_out
 from fogline_server.registry.picking import choose_variant
+from fogline_server.registry.service import get_release
 
 router = APIRouter(tags=["releases"])
 
@@ -29,11 +31,12 @@ class MeasuredView(Resource):
 
 
 class PickView(Resource):
-    """``taken``: the variant; null: none is within the limits."""
+    """``taken``: the variant; null: none is within the limits. ``left_out``: by name, why the release was built without."""
 
     taken: str | None
     sentence: str
     variants: list[MeasuredView]
+    left_out: dict[str, str]
 
 
 @router.get("/releases/{release:id}/pick", responses=responses(404, 409))
@@ -50,6 +53,7 @@ def pick_variant(
     limits = Limits(max_bytes=max_bytes, max_p50_us=max_p50_us, max_drop=max_drop)
     with services.db.read() as session:
         chosen, forms = choose_variant(session, release, limits)
+        without = {each.name: each.reason for each in left_out.of_release(get_release(session, release))}
     refused: Mapping[str, Sequence[str]] = chosen.refused
     best = front(forms)
     return PickView(
@@ -59,4 +63,5 @@ def pick_variant(
             MeasuredView(**vars(form), front=form in best, refused=refused.get(form.name, ()))
             for form in sorted(forms, key=lambda form: form.size)
         ],
+        left_out=without,
     )

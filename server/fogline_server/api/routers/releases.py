@@ -22,7 +22,7 @@ from fogline_server.api.problems import responses
 from fogline_server.api.schemas import ID_PATTERN, Cursor, Id, Limit, Page, PathId, Resource
 from fogline_server.api.services import Parts
 from fogline_server.db.base import utc_now
-from fogline_server.registry import service
+from fogline_server.registry import left_out, service
 from fogline_server.registry.deltas import service as deltas
 from fogline_server.registry.model import STUDENT_INT8, ReleaseSpec
 from fogline_server.registry.tables import Release
@@ -96,12 +96,24 @@ class ReleaseSummary(Resource):
     sealed_at: datetime | None
 
 
+class LeftOutView(Resource):
+    """A variant that the release was built without: which gate it failed, or what its chain raised. No device gets it."""
+
+    name: str
+    code: str
+    message: str
+    digest: str | None
+    size: int | None
+    metrics: dict[str, Any] | None
+
+
 class ReleaseView(ReleaseSummary):
     """``lineage``: where it comes from, hash-chained; ``report``: what was compared and chosen."""
 
     lineage: dict[str, Any]
     report: dict[str, Any]
     variants: list[VariantView] = Field(default_factory=list)
+    left_out: list[LeftOutView] = Field(default_factory=list)
     aliases: list[str] = Field(default_factory=list)
 
 
@@ -165,6 +177,7 @@ def _show(session: Session, release: Release) -> ReleaseView:
         lineage=release.lineage,
         report=release.report,
         variants=[VariantView.model_validate(v) for v in service.variants_of(session, release.id)],
+        left_out=[LeftOutView.model_validate(each) for each in left_out.of_release(release)],
         aliases=[alias.name for alias in service.list_aliases(session, release.id)],
     )
 
