@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -33,7 +33,7 @@ from fogline_client.inference.predictor import Predictor
 from fogline_client.journal import Journal
 from fogline_client.outbox import Outbox
 from fogline_client.personal import Personal, PersonalParts
-from fogline_client.serving import server
+from fogline_client.serving import server, sockets
 from fogline_client.slots import Slots
 from fogline_client.sources.base import Source, feed, load_source
 from fogline_client.sync import Sync, SyncParts
@@ -48,6 +48,9 @@ from fogline_shared.errors import Conflict, FoglineError
 from fogline_shared.longevity import settle
 from fogline_shared.protocol import INLINE_BYTES, DesiredState, Hello, Report, Scalar, TaskOffer
 from fogline_shared.states import AssignmentState
+
+if TYPE_CHECKING:
+    from fogline_client.serving.rpc import GrpcEndpoint
 
 log = structlog.get_logger()
 
@@ -151,6 +154,7 @@ class Agent:
         source = load_source(self._config.source, self._config.source_options) if self._config.source else None
         socket_path = self._socket_path()
         listeners = self._listen(socket_path)
+        grpc = self._listen_grpc()
         self._updater.resume()
         settle(keep_bytes=_KEEP_BYTES)
         loop = asyncio.get_running_loop()
@@ -162,13 +166,14 @@ class Agent:
             "telemetry": self._report_telemetry,
             "renewal": self._keep_identity,
             "facts": self._keep_facts,
-            "status": lambda: self._keep_status(listeners, socket_path),
+            "status": lambda: self._keep_status(listeners, socket_path, grpc),
         }
         if self._config.personalise:
             parts["personal"] = self._personal.run
         running = [asyncio.create_task(_survive(name, part), name=name) for name, part in parts.items()]
-        if listeners:
-            serving = server.serve_sockets(self._predictor, listeners, uds_path=socket_path)
+        if listeners or grpc:
+            options = self._config.serving
+            serving = server.serve_sockets(self._predictor, listeners, uds_path=socket_path, options=options, grpc=grpc)
             running.append(asyncio.create_task(serving, name="serving"))
         feeding = _Feeding(source, self._predictor)
         try:
@@ -274,9 +279,18 @@ class Agent:
         port = None if self._config.serve_port < 0 else self._config.serve_port
         if port is None and socket_path is None:
             return []
-        return server.open_sockets(host=self._config.serve_host, port=port, uds_path=socket_path)
+        return sockets.open_sockets(host=self._config.serve_host, port=port, uds_path=socket_path)
 
-    async def _keep_status(self, listeners: list[socket.socket], socket_path: Path | None) -> None:
+    def _listen_grpc(self) -> GrpcEndpoint | None:
+        if not self._config.serving.serves_grpc:
+            return None
+        from fogline_client.serving.rpc import GrpcEndpoint
+
+        return GrpcEndpoint(self._config.serve_host, self._config.serving)
+
+    async def _keep_status(
+        self, listeners: list[socket.socket], socket_path: Path | None, grpc: GrpcEndpoint | None
+    ) -> None:
         """Keep ``status.json`` true, for ``fogline-agent status`` and for whoever waits for the port."""
         names = [listener.getsockname() for listener in listeners]
         url = next((f"http://{name[0]}:{name[1]}" for name in names if isinstance(name, tuple)), "")
@@ -296,6 +310,7 @@ class Agent:
                 "task": self._tasks.current,
                 "url": url,
                 "socket": str(socket_path) if socket_path else "",
+                "grpc": ", ".join(grpc.targets) if grpc else "",
             }
             if status != written:
                 with contextlib.suppress(FoglineError):  # a full disk: the next look tries again

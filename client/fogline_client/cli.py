@@ -26,6 +26,7 @@ import typer
 
 from fogline_client import config as settings
 from fogline_client.config import DEFAULT_PORT, AgentConfig, StateDir
+from fogline_client.serving.options import ServingOptions
 from fogline_shared.errors import Conflict, ErrorKind, FoglineError, InvalidInput, Unavailable
 
 _EXITS: Mapping[ErrorKind, int] = {
@@ -46,6 +47,14 @@ PortOption = Annotated[
     int | None, typer.Option("--port", envvar="FOGLINE_AGENT_PORT", help="local prediction port; 0: any, -1: none")
 ]
 SocketOption = Annotated[str | None, typer.Option("--socket", help="unix socket; default: agent.sock in the folder")]
+ServingSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--serving",
+        envvar="FOGLINE_AGENT_SERVING",
+        help="name=value of the local endpoint, for example grpc_port=8481 or deadline_ms=50 (docs/serving.md); repeat it",
+    ),
+]
 SourceOption = Annotated[str | None, typer.Option(help="where examples come from, for example replay")]
 RecipeOption = Annotated[
     str | None, typer.Option(envvar="FOGLINE_AGENT_RECIPE", help="recipe this device trains; none: it only infers")
@@ -97,6 +106,7 @@ def enroll(
     option: Options = None,
     port: PortOption = None,
     socket_path: SocketOption = None,
+    serving: ServingSettings = None,
     source: SourceOption = None,
     source_option: SourceOptions = None,
     engine: EngineOption = None,
@@ -125,7 +135,7 @@ def enroll(
         state = StateDir(root=state_dir)
         if state.identity.exists() and not replace:
             raise Conflict("already_enrolled", f"{state_dir} already has an identity; --replace gives it up")
-        chosen = _overrides(recipe, option, port, socket_path, source, source_option, attribute)
+        chosen = _overrides(recipe, option, port, socket_path, serving, source, source_option, attribute)
         chosen |= _engine(engine, engine_option)
         chosen |= _will(metered=metered, consent=consent, personalise=personalise, local_epsilon=local_epsilon)
         config = AgentConfig(
@@ -158,6 +168,7 @@ def run_agent(
     option: Options = None,
     port: PortOption = None,
     socket_path: SocketOption = None,
+    serving: ServingSettings = None,
     source: SourceOption = None,
     source_option: SourceOptions = None,
     engine: EngineOption = None,
@@ -174,7 +185,7 @@ def run_agent(
         from fogline_client.agent import Agent, only_agent
 
         state = StateDir(root=state_dir)
-        overrides = _overrides(recipe, option, port, socket_path, source, source_option, attribute)
+        overrides = _overrides(recipe, option, port, socket_path, serving, source, source_option, attribute)
         overrides |= _engine(engine, engine_option)
         overrides |= _will(metered=metered, consent=consent, personalise=personalise, local_epsilon=local_epsilon)
         config = settings.load(state.config, overrides=overrides)
@@ -216,6 +227,7 @@ def status(
             "task": live["task"] if running else "",
             "url": live["url"] if running else "",
             "socket": live["socket"] if running else "",
+            "grpc": live.get("grpc", "") if running else "",
         }
         _print(facts, "\n".join(f"{key:18} {value}" for key, value in facts.items()), as_json=as_json)
         if check:
@@ -276,6 +288,7 @@ def _overrides(
     option: list[str] | None,
     port: int | None,
     socket_path: str | None,
+    serving: list[str] | None,
     source: str | None,
     source_option: list[str] | None,
     attribute: list[str] | None,
@@ -286,6 +299,7 @@ def _overrides(
         "recipe_options": settings.pairs(option) if option else None,
         "serve_port": port,
         "serve_socket": socket_path,
+        "serving": ServingOptions.from_json(settings.facts(serving)) if serving else None,
         "source": source,
         "source_options": settings.pairs(source_option) if source_option else None,
         "attributes": settings.facts(attribute) if attribute else None,

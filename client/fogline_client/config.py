@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fogline_client import durable
+from fogline_client.serving.options import ServingOptions
 from fogline_client.trust.layout import TrustDir
 from fogline_shared.checks import finite, number
 from fogline_shared.enrollment import check_device_name
@@ -33,6 +34,7 @@ class AgentConfig:
     serve_port: int = DEFAULT_PORT
     # Empty: agent.sock in the state folder.
     serve_socket: str = ""
+    serving: ServingOptions = field(default_factory=ServingOptions)
     # Empty: others bring the examples, over the local protocol.
     source: str = ""
     source_options: Mapping[str, str] = field(default_factory=dict)
@@ -144,7 +146,8 @@ def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> AgentConf
     if raw is None:
         raise InvalidInput("not_configured", f"no {path}: run `fogline-agent enroll TOKEN` first")
     try:
-        return AgentConfig(**{**raw, **(overrides or {})})
+        serving = ServingOptions.from_json(raw.get("serving", {}))
+        return AgentConfig(**{**raw, "serving": serving, **(overrides or {})})
     except TypeError as error:
         raise Corrupt("bad_config", f"{path}: {error}", path=str(path)) from error
 

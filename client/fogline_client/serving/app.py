@@ -1,150 +1,144 @@
-"""The local protocol as a bare ASGI application: routes, limits, status codes. A framework would cost 150 µs a call."""
+"""The local protocol's HTTP routes: which request means what, and which status a refusal has."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
 
 from fogline_client.inference.model import LoadedModel
 from fogline_client.inference.predictor import Predictor
-from fogline_client.serving import protocol
-from fogline_shared import __version__
-from fogline_shared.errors import ErrorKind, Exhausted, FoglineError, InvalidInput, NotFound, Unavailable
+from fogline_client.serving import protocol, tensors
+from fogline_client.serving.http import Head, Response
+from fogline_client.serving.scheduler import Answers, Scheduler
+from fogline_client.serving.tensors import InferRequest
+from fogline_shared.errors import ErrorKind, FoglineError, InvalidInput, NotFound, Unavailable
 
 log = structlog.get_logger()
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
-DEFAULT_MAX_BODY = 16 * 1024 * 1024
-# Longer work leaves the event loop: the agent's sync stream shares it. A thread hop costs about 60 µs.
-_INLINE_BUDGET_US = 2_000.0
-
-_STATUS = {
+_STATUS: Mapping[ErrorKind, int] = {
     ErrorKind.INVALID: 400,
     ErrorKind.NOT_FOUND: 404,
-    ErrorKind.EXHAUSTED: 413,
+    ErrorKind.EXHAUSTED: 429,
     ErrorKind.UNAVAILABLE: 503,
 }
+_STATUS_OF_CODE = {
+    "body_too_large": 413,
+    "unsupported_encoding": 415,
+    "method_not_allowed": 405,
+    "request_timeout": 408,
+}
 _MODEL = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<verb>/ready|/infer)?")
-_JSON = {"content-type": "application/json"}
+_METRICS = "text/plain; version=0.0.4; charset=utf-8"
+_PLAIN = {"/v2", "/v2/health/live", "/v2/health/ready", "/metrics"}
 
 
-class ClientGone(Exception):
-    """The client hung up before its request was complete: there is nobody to answer."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Response:
-    """What goes back."""
-
-    status: int = 200
-    body: bytes = b""
-    headers: dict[str, str] = field(default_factory=lambda: dict(_JSON))
+# A body that is longer is not even read when the queue is full; a shorter one costs less than a new connection.
+_LONG_BODY = 64 * 1024
 
 
 class InferenceApp:
-    """ASGI 3. Every error is JSON ``{"error": text, "code": stable name}``, as the protocol wants it."""
+    """Every error is JSON ``{"error": text, "code": stable name}``, as the protocol wants it.
 
-    def __init__(self, predictor: Predictor, *, max_body: int = DEFAULT_MAX_BODY) -> None:
+    ``connections`` tells how many there are, for ``/metrics``.
+    """
+
+    def __init__(self, predictor: Predictor, scheduler: Scheduler) -> None:
         self._predictor = predictor
-        self._max_body = max_body
+        self._scheduler = scheduler
+        self.connections: Callable[[], int] = lambda: 0
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
-            return
+    def check(self, head: Head) -> None:
+        """Raise Exhausted ``queue_full`` before a long body is read for nothing."""
+        if int(head.headers.get(b"content-length", b"0")) > _LONG_BODY:
+            self._scheduler.check_room()
+
+    def answer(self, head: Head, body: bytes, *, age_s: float) -> Response | asyncio.Future[Response]:
+        """The response to one request; see :class:`~fogline_client.serving.http.Application`."""
         try:
-            response = await self._respond(scope, receive)
-        except ClientGone:
-            return
-        except FoglineError as error:
-            response = _problem(_STATUS.get(error.kind, 500), error.code, error.message)
-        except Exception:  # a bug of ours must not take the connection, or the agent, with it
-            log.exception("serving_failed", path=scope["path"])
-            response = _problem(500, "internal", "the request failed; see the agent's log")
-        headers = [(name.encode(), value.encode()) for name, value in response.headers.items()]
-        headers.append((b"content-length", str(len(response.body)).encode()))
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
+            return self._respond(head, body, age_s)
+        except Exception as error:
+            return self._failed(head, error)
 
-    async def _respond(self, scope: Message, receive: Receive) -> Response:
-        path: str = scope["path"].rstrip("/")
+    def problem(self, error: FoglineError) -> Response:
+        """The response that tells of a refusal, and counts it."""
+        self._scheduler.counts.refused[error.code] += 1
+        headers = {"content-type": "application/json"}
+        if (wait := error.detail.get("retry_after_s")) is not None:
+            headers["retry-after"] = str(max(1, math.ceil(wait)))
+        if (allowed := error.detail.get("allow")) is not None:
+            headers["allow"] = allowed
+        status = _STATUS_OF_CODE.get(error.code) or _STATUS.get(error.kind, 500)
+        body = protocol.dumps({"error": error.message, "code": error.code})
+        return Response(status=status, body=body, headers=headers)
+
+    def _failed(self, head: Head, error: Exception) -> Response:
+        if isinstance(error, FoglineError):
+            return self.problem(error)
+        # A bug of ours must not take the connection, or the agent, with it.
+        log.error("serving_failed", path=head.path, exc_info=error)
+        return self.problem(FoglineError("internal", "the request failed; see the agent's log"))
+
+    def _respond(self, head: Head, body: bytes, age_s: float) -> Response | asyncio.Future[Response]:
+        path = head.path.rstrip("/")
         match = _MODEL.fullmatch(path)
-        allowed = "POST" if match and match["verb"] == "/infer" else "GET"
-        if not match and path not in {"/v2", "/v2/health/live", "/v2/health/ready"}:
+        if not match and path not in _PLAIN:
             raise NotFound("no_such_route", f"no route {path[:100]!r}")
-        if scope["method"] != allowed and not (allowed == "GET" and scope["method"] == "HEAD"):
-            refused = _problem(405, "method_not_allowed", f"this route takes {allowed}")
-            return Response(status=405, body=refused.body, headers=_JSON | {"allow": allowed})
+        allowed = "POST" if match and match["verb"] == "/infer" else "GET"
+        if head.method != allowed and not (allowed == "GET" and head.method == "HEAD"):
+            raise InvalidInput("method_not_allowed", f"this route takes {allowed}", allow=allowed)
         if not match:
-            return self._server_route(path)
-        model = self._model(match["name"], match["version"])
+            return self._plain_route(path)
         if match["verb"] == "/infer":
-            return await self._infer(model, scope, receive)
+            self._scheduler.check_room()
+        model = tensors.served_model(self._predictor, match["name"], match["version"])
+        if match["verb"] == "/infer":
+            return self._infer(model, head, body, age_s)
         if match["verb"] == "/ready":
             return _json({"name": model.manifest.recipe, "ready": True})
         return _json(protocol.model_metadata(model.manifest, model.digest))
 
-    def _server_route(self, path: str) -> Response:
+    def _plain_route(self, path: str) -> Response:
+        if path == "/metrics":
+            text = self._scheduler.counts.text(waiting=self._scheduler.waiting, connections=self.connections())
+            return Response(body=text.encode(), headers={"content-type": _METRICS})
         if path == "/v2/health/live":
             return _json({"live": True})
         if path == "/v2/health/ready":
             if self._predictor.model is None:
                 raise Unavailable("no_model", "no model is active on this device yet")
             return _json({"ready": True})
-        return _json({"name": "fogline-agent", "version": __version__, "extensions": ["binary_tensor_data"]})
+        return _json({"name": tensors.SERVER, "version": tensors.VERSION, "extensions": list(tensors.EXTENSIONS)})
 
-    def _model(self, name: str, version: str | None) -> LoadedModel:
-        model = self._predictor.model
-        if model is None:
-            raise Unavailable("no_model", "no model is active on this device yet")
-        if name != model.manifest.recipe or version not in {None, model.digest}:
-            raise NotFound("model_not_found", f"this device serves {model.manifest.recipe!r}, version {model.digest}")
-        return model
-
-    async def _infer(self, model: LoadedModel, scope: Message, receive: Receive) -> Response:
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        if headers.get(b"content-encoding", "identity") != "identity":
-            return _problem(415, "unsupported_encoding", "send the body uncompressed")
-        body = await self._body(headers.get(b"content-length"), receive)
-        request = protocol.parse_infer(body, headers.get(b"inference-header-content-length"), model.manifest)
-        if len(request.x) * model.warm_us < _INLINE_BUDGET_US:
-            answers = self._predictor.predict_many(request.x, truths=request.truths)
-        else:
-            answers = await asyncio.to_thread(self._predictor.predict_many, request.x, truths=request.truths)
-        encoded, response_headers = protocol.encode_infer(request, answers, model.manifest)
-        return Response(body=encoded, headers=response_headers)
-
-    async def _body(self, declared: str | None, receive: Receive) -> bytes:
-        """The whole body; raises Exhausted ``body_too_large`` before more than the limit is in memory."""
-        if declared is not None and declared.isdecimal() and int(declared[:18]) > self._max_body:
-            raise Exhausted("body_too_large", f"a body has at most {self._max_body} bytes", limit=self._max_body)
-        chunks, size, more = [], 0, True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            chunk: bytes = message.get("body", b"")
-            size += len(chunk)
-            if size > self._max_body:
-                raise Exhausted("body_too_large", f"a body has at most {self._max_body} bytes", limit=self._max_body)
-            chunks.append(chunk)
-            more = message.get("more_body", False)
-        if not size:
+    def _infer(self, model: LoadedModel, head: Head, body: bytes, age_s: float) -> Response | asyncio.Future[Response]:
+        if head.headers.get(b"content-encoding", b"identity") != b"identity":
+            raise InvalidInput("unsupported_encoding", "send the body uncompressed")
+        if not body:
             raise InvalidInput("bad_request", "the body is empty")
-        return b"".join(chunks)
+        length = head.headers.get(b"inference-header-content-length")
+        request = protocol.parse_infer(body, None if length is None else length.decode("latin-1"), model.manifest)
+        answers = self._scheduler.submit(model, request, age_s=age_s)
+        if isinstance(answers, asyncio.Future):
+            return asyncio.ensure_future(self._later(model, head, request, answers))
+        return self._answered(model, request, answers)
+
+    async def _later(
+        self, model: LoadedModel, head: Head, request: InferRequest, answers: asyncio.Future[Answers]
+    ) -> Response:
+        try:
+            return self._answered(model, request, await answers)
+        except Exception as error:
+            return self._failed(head, error)
+
+    def _answered(self, model: LoadedModel, request: InferRequest, answers: Answers) -> Response:
+        encoded, headers = protocol.encode_infer(request, answers, model.manifest)
+        self._scheduler.counts.answered += 1
+        return Response(body=encoded, headers=headers)
 
 
 def _json(message: dict[str, Any]) -> Response:
     return Response(body=protocol.dumps(message))
-
-
-def _problem(status: int, code: str, message: str) -> Response:
-    return Response(status=status, body=protocol.dumps({"error": message, "code": code}))

@@ -1,40 +1,25 @@
-"""Serve the local protocol on a loopback port and a unix socket, with uvicorn, inside the caller's event loop."""
+"""Serve the local protocol inside the caller's event loop: HTTP on sockets that are bound, gRPC if that is given."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import socket
-import stat
-from collections.abc import Iterator
 from pathlib import Path
-
-import uvicorn
+from typing import TYPE_CHECKING
 
 from fogline_client.inference.predictor import Predictor
-from fogline_client.serving.app import DEFAULT_MAX_BODY, InferenceApp
-from fogline_shared.errors import Conflict, FoglineError, InvalidInput, Unavailable
+from fogline_client.serving.app import InferenceApp
+from fogline_client.serving.http import HttpServer
+from fogline_client.serving.options import ServingOptions
+from fogline_client.serving.scheduler import Scheduler
+from fogline_client.serving.sockets import BACKLOG, open_sockets
 
-_BACKLOG = 128
-_UNIX_PATH_LIMIT = 107  # sun_path of Linux, less its terminating zero
+if TYPE_CHECKING:  # an agent that serves no gRPC does not load its server
+    from fogline_client.serving.rpc import GrpcEndpoint
 
-
-class _GuestServer(uvicorn.Server):
-    """uvicorn as a guest in the agent's loop: it says when it serves, and leaves signals to the process's owner."""
-
-    def __init__(self, config: uvicorn.Config, ready: asyncio.Event | None) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        if self._ready is not None:
-            self._ready.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+# For what is being answered when the serving ends.
+_GRACE_S = 2.0
 
 
 async def serve(
@@ -44,7 +29,7 @@ async def serve(
     port: int | None = None,
     uds_path: Path | None = None,
     ready: asyncio.Event | None = None,
-    max_body: int = DEFAULT_MAX_BODY,
+    options: ServingOptions | None = None,
 ) -> None:
     """Serve until cancelled: over TCP when ``port`` is given (0: any), over a unix socket when ``uds_path`` is.
 
@@ -52,7 +37,7 @@ async def serve(
     Unavailable ``cannot_listen`` before anything is served.
     """
     sockets = open_sockets(host=host, port=port, uds_path=uds_path)
-    await serve_sockets(predictor, sockets, uds_path=uds_path, ready=ready, max_body=max_body)
+    await serve_sockets(predictor, sockets, uds_path=uds_path, ready=ready, options=options)
 
 
 async def serve_sockets(
@@ -61,90 +46,34 @@ async def serve_sockets(
     *,
     uds_path: Path | None = None,
     ready: asyncio.Event | None = None,
-    max_body: int = DEFAULT_MAX_BODY,
+    options: ServingOptions | None = None,
+    grpc: GrpcEndpoint | None = None,
 ) -> None:
-    """:func:`serve` on sockets that are already bound, for a caller that must know its port first."""
-    config = uvicorn.Config(
-        InferenceApp(predictor, max_body=max_body),
-        lifespan="off",
-        ws="none",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=2,
-        backlog=_BACKLOG,
-    )
-    server = _GuestServer(config, ready)
-    task = asyncio.create_task(server.serve(sockets=sockets))
-    try:
-        await asyncio.shield(task)
-    finally:
-        server.should_exit = True
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        for listener in sockets:
-            listener.close()
+    """:func:`serve` on sockets that are already bound, for a caller that must know its port first; and on ``grpc``."""
+    options = options or ServingOptions()
+    scheduler = Scheduler(predictor, options)
+    app = InferenceApp(predictor, scheduler)
+    http = HttpServer(app, options)
+    app.connections = http.__len__
+    loop = asyncio.get_running_loop()
+    async with contextlib.AsyncExitStack() as stack:
+        # What stands last goes first: no new connections, then those that are there, then what answers them.
+        stack.push_async_callback(asyncio.to_thread, scheduler.close)
         if uds_path is not None:
-            uds_path.unlink(missing_ok=True)
-
-
-def open_sockets(*, host: str, port: int | None, uds_path: Path | None) -> list[socket.socket]:
-    """Bind and listen on what was asked for; on an error nothing stays open. Errors as :func:`serve`."""
-    if port is None and uds_path is None:
-        raise InvalidInput("nothing_to_serve", "give a port or a socket path")
-    sockets: list[socket.socket] = []
-    try:
-        if port is not None:
-            sockets.append(_tcp(host, port))
-        if uds_path is not None:
-            sockets.append(_unix(uds_path))
-    except FoglineError:
+            stack.callback(uds_path.unlink, missing_ok=True)
+        stack.push_async_callback(http.close, _GRACE_S)
         for listener in sockets:
-            listener.close()
-        raise
-    return sockets
+            listening = await _listen(loop, http, listener)
+            stack.callback(listening.close)
+        if grpc is not None:
+            stack.push_async_callback(grpc.stop, _GRACE_S)
+            await grpc.start(predictor, scheduler)
+        if ready is not None:
+            ready.set()
+        await asyncio.Event().wait()
 
 
-def _tcp(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-        # Connections inherit it. asyncio sets it only on sockets it made itself; without it the body of every answer
-        # waits 40 ms for the client's delayed acknowledgement of its headers.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return listener
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise Conflict("port_in_use", f"port {port} on {host} is taken by another process", port=port) from error
-        raise Unavailable("cannot_listen", f"cannot listen on {host}:{port}: {error}") from error
-
-
-def _unix(path: Path) -> socket.socket:
-    if len(str(path).encode()) > _UNIX_PATH_LIMIT:
-        raise InvalidInput("socket_path_too_long", f"a unix socket's path has at most {_UNIX_PATH_LIMIT} bytes: {path}")
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        _remove_dead(path)
-        listener.bind(str(path))
-        path.chmod(0o660)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise Unavailable("cannot_listen", f"cannot listen on {path}: {error}") from error
-    except FoglineError:
-        listener.close()
-        raise
-    return listener
-
-
-def _remove_dead(path: Path) -> None:
-    """Remove a socket that a killed process left behind; raise Conflict ``port_in_use`` when somebody answers on it."""
-    if not path.exists() or not stat.S_ISSOCK(path.stat().st_mode):
-        return  # bind reports a file that is in the way
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-    raise Conflict("port_in_use", f"{path} is served by another process", path=str(path))
+async def _listen(loop: asyncio.AbstractEventLoop, http: HttpServer, listener: socket.socket) -> asyncio.AbstractServer:
+    if listener.family == socket.AF_UNIX:
+        return await loop.create_unix_server(http, sock=listener, backlog=BACKLOG)
+    return await loop.create_server(http, sock=listener, backlog=BACKLOG)

@@ -16,7 +16,9 @@ import pytest_asyncio
 from artifacts import CLASSES, SHAPE, artifact, example
 
 from fogline_client import Observation, Predictor
-from fogline_client.serving.server import open_sockets, serve, serve_sockets
+from fogline_client.serving.options import ServingOptions
+from fogline_client.serving.server import serve, serve_sockets
+from fogline_client.serving.sockets import open_sockets
 from fogline_shared.errors import Conflict, InvalidInput, Unavailable
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -64,7 +66,7 @@ async def server(tmp_path_factory):
     (folder / "model.onnx").write_bytes(artifact())
     observed: list[Observation] = []
     predictor = Predictor.from_file(folder / "model.onnx", observe=observed.append)
-    async with serving(predictor, observed, folder, max_body=50_000) as s:
+    async with serving(predictor, observed, folder, options=ServingOptions(max_body_mb=1)) as s:
         yield s
 
 
@@ -226,12 +228,12 @@ async def test_unknown_routes_models_versions_and_methods(served):
 
 
 async def test_a_body_over_the_limit_is_refused_declared_or_not(served):
-    declared = await served.client.post("/v2/models/toy/infer", content=b"x" * 50_001)
+    declared = await served.client.post("/v2/models/toy/infer", content=b"x" * ((1 << 20) + 1))
     assert (declared.status_code, declared.json()["code"]) == (413, "body_too_large")
 
     async def chunks():
         for _ in range(60):
-            yield b" " * 1000
+            yield b" " * 20_000
 
     streamed = await served.client.post("/v2/models/toy/infer", content=chunks())
     assert (streamed.status_code, streamed.json()["code"]) == (413, "body_too_large")

@@ -1,0 +1,379 @@
+"""HTTP/1.1 on the agent's own event loop: bytes to requests and back, with a bound on everything a peer can make us hold.
+
+llhttp (``httptools``) does the parsing. A server for any application would cost more than most models take: this one knows
+that there is one, that its answers are short, and that it must be able to refuse before it has read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
+from typing import Protocol, cast
+from urllib.parse import unquote
+
+import httptools
+
+from fogline_client.serving.options import ServingOptions
+from fogline_shared.errors import Exhausted, FoglineError, InvalidInput, Unavailable
+
+# Request line and headers together.
+_MAX_HEAD = 32 * 1024
+# Of the largest request, all that are being read.
+_LARGEST_READING = 4
+# How often slow and silent peers are looked for.
+_SWEEP_S = 0.5
+# How long, and for how much of the largest body, a refused peer is listened to: it may not read before it has written.
+_LINGER_S = 2.0
+_REASONS = {int(status): status.phrase.encode() for status in HTTPStatus}
+_KEPT = {b"content-length", b"content-encoding", b"inference-header-content-length", b"expect"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """A request without its body. ``headers``: those that somebody here reads, names in lower case."""
+
+    method: str
+    path: str
+    headers: Mapping[bytes, bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """What goes back."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
+
+
+class Application(Protocol):
+    """What answers."""
+
+    def check(self, head: Head) -> None:
+        """Raise FoglineError for a request that need not be read any further."""
+
+    def answer(self, head: Head, body: bytes, *, age_s: float) -> Response | asyncio.Future[Response]:
+        """The response; ``age_s``: how long ago the request may have arrived. It raises nothing."""
+
+    def problem(self, error: FoglineError) -> Response:
+        """The response that tells of a refusal."""
+
+
+class HttpServer:
+    """All connections of an endpoint, and what they hold together."""
+
+    def __init__(self, application: Application, options: ServingOptions) -> None:
+        self.application = application
+        self.options = options
+        self.loop = asyncio.get_running_loop()
+        self.reading_bytes = 0
+        self.arrivals = _Arrivals(self.loop)
+        self._connections: dict[HttpConnection, None] = {}
+        self._all_gone = asyncio.Event()
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def __call__(self) -> HttpConnection:
+        """A protocol for a new connection."""
+        return HttpConnection(self)
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def opened(self, connection: HttpConnection) -> bool:
+        """Take it in; False when there are too many that are at work. One that says nothing gives way."""
+        if len(self._connections) >= self.options.connections:
+            silent = next((each for each in self._connections if each.silent), None)
+            if silent is None:
+                return False
+            silent.abort()
+            del self._connections[silent]
+        self._connections[connection] = None
+        if self._sweeper is None:
+            self._sweeper = self.loop.call_later(_SWEEP_S, self._sweep)
+        return True
+
+    def spoke(self, connection: HttpConnection) -> None:
+        """Move it behind those that have been silent for longer."""
+        if connection in self._connections:
+            del self._connections[connection]
+            self._connections[connection] = None
+
+    def closed(self, connection: HttpConnection) -> None:
+        """Forget it."""
+        self._connections.pop(connection, None)
+        if not self._connections:
+            self._all_gone.set()
+
+    async def close(self, grace_s: float) -> None:
+        """Let requests that are being answered end, then close everything."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in list(self._connections):
+            connection.finish()
+        if self._connections:
+            self._all_gone.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._all_gone.wait(), grace_s)
+        for connection in list(self._connections):
+            connection.abort()
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        for connection in list(self._connections):
+            connection.expire(now)
+        self._sweeper = self.loop.call_later(_SWEEP_S, self._sweep) if self._connections else None
+
+
+class HttpConnection(asyncio.Protocol):
+    """One peer. Requests are answered in their order, one at a time; while one is, no more is read."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self._server = server
+        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self._parser = httptools.HttpRequestParser(self)
+        self._answering: asyncio.Future[Response] | None = None
+        # Requests that came in one go with the one before; no more than one read holds.
+        self._next: deque[tuple[Head, bytes, bool, float]] = deque()
+        self._lingering = self._last = self._stuck = False
+        self._unread = 0
+        # When patience ends; set whenever it is the peer's turn.
+        self._deadline = 0.0
+        self._start()
+
+    # What is being read
+
+    def _start(self) -> None:
+        self._url, self._headers = b"", dict[bytes, bytes]()
+        self._head: Head | None = None
+        self._head_bytes = self._held = 0
+        self._body: list[bytes] = []
+        self._begun = False
+
+    def on_message_begin(self) -> None:
+        self._begun = True
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if (name := name.lower()) in _KEPT:
+            self._headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        path = unquote(self._url.split(b"?", 1)[0].decode("latin-1"))
+        self._head = Head(method=self._parser.get_method().decode(), path=path, headers=self._headers)
+        try:
+            self._check_length(self._headers.get(b"content-length"))
+            self._server.application.check(self._head)
+        except FoglineError as error:
+            self._refuse(error)
+            return
+        if self._headers.get(b"expect", b"").lower() == b"100-continue":
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, chunk: bytes) -> None:
+        if self._lingering:
+            return
+        self._held += len(chunk)
+        self._server.reading_bytes += len(chunk)
+        try:
+            self._check_held()
+        except FoglineError as error:
+            self._refuse(error)
+            return
+        self._body.append(chunk)
+
+    def on_message_complete(self) -> None:
+        if self._lingering:
+            return
+        assert self._head is not None
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._release()
+        self._next.append((self._head, body, self._parser.should_keep_alive(), self._server.arrivals.earliest()))
+        self._start()
+
+    def _check_length(self, declared: bytes | None) -> None:
+        limit = self._server.options.max_body
+        if declared is not None and int(declared[:18]) > limit:
+            raise Exhausted("body_too_large", f"a body has at most {limit} bytes", limit=limit)
+
+    def _check_held(self) -> None:
+        limit = self._server.options.max_body
+        if self._held > limit:
+            raise Exhausted("body_too_large", f"a body has at most {limit} bytes", limit=limit)
+        if self._server.reading_bytes > _LARGEST_READING * limit and self._held < self._server.reading_bytes:
+            raise Exhausted("queue_full", "other requests fill the memory for bodies: ask again later", retry_after_s=1)
+
+    def _release(self) -> None:
+        self._server.reading_bytes -= self._held
+        self._held = 0
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._deadline = time.monotonic() + self._server.options.read_timeout_s
+        if not self._server.opened(self):
+            error = Unavailable("too_many_connections", "too many connections are at work", retry_after_s=1)
+            self._transport.write(_encoded(self._server.application.problem(error), close=True, body=True))
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering:
+            self._unread -= len(data)
+            if self._unread < 0:
+                self.abort()
+            return
+        if self.silent:
+            self._deadline = time.monotonic() + self._server.options.read_timeout_s
+        self._head_bytes += len(data) if self._head is None else 0
+        self._server.arrivals.earliest()
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._last = True  # another protocol was offered, which need not be taken up
+        except httptools.HttpParserError as error:
+            self._refuse(InvalidInput("bad_request", f"this is not HTTP/1.1: {error}"))
+        if self._head is None and self._head_bytes > _MAX_HEAD:
+            self._refuse(InvalidInput("bad_request", f"the request's head has more than {_MAX_HEAD} bytes"))
+        self._proceed()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        del self._parser  # which holds us as well
+        self._release()
+        self._next.clear()
+        self._server.closed(self)
+        if self._answering is not None:
+            self._answering.cancel()
+
+    def pause_writing(self) -> None:
+        self._stuck = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._stuck = False
+        self._deadline = time.monotonic() + self._server.options.idle_timeout_s
+        if self._answering is None and not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._proceed()
+
+    # The peer's turn and ours
+
+    @property
+    def silent(self) -> bool:
+        """Whether it has nothing to say, and we nothing to answer."""
+        return not (self._begun or self._next or self._answering or self._lingering or self._stuck)
+
+    def expire(self, now: float) -> None:
+        """Give up a peer that has let its time pass."""
+        if self._answering is not None or now < self._deadline:
+            return
+        if self.silent or self._lingering or self._stuck:
+            self.abort()
+        else:
+            self._refuse(Unavailable("request_timeout", "the request did not arrive in time"))
+
+    def finish(self) -> None:
+        """Close after what is being answered."""
+        self._last = True
+        self._next.clear()
+        if self._answering is None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close now."""
+        self._transport.abort()
+
+    def _proceed(self) -> None:
+        """Answer what has arrived, as long as answers are there at once."""
+        while self._next and not (self._answering or self._stuck or self._transport.is_closing()):
+            head, body, keep_alive, earliest = self._next.popleft()
+            self._last = self._last or not keep_alive
+            age_s = time.monotonic() - earliest
+            answer = self._server.application.answer(head, body, age_s=age_s)
+            if isinstance(answer, Response):
+                self._write(head, answer)
+                continue
+            self._answering = answer
+            self._transport.pause_reading()
+            answer.add_done_callback(partial(self._answered, head))
+
+    def _answered(self, head: Head, done: asyncio.Future[Response]) -> None:
+        self._answering = None
+        if done.cancelled() or self._transport.is_closing():
+            return
+        self._write(head, done.result())
+        if not (self._stuck or self._transport.is_closing()):
+            self._transport.resume_reading()
+            self._proceed()
+
+    def _write(self, head: Head, response: Response) -> None:
+        self._transport.write(_encoded(response, close=self._last, body=head.method != "HEAD"))
+        if self._last:
+            self._transport.close()
+            return
+        options = self._server.options
+        patience = options.read_timeout_s if self._begun or self._stuck else options.idle_timeout_s
+        self._deadline = time.monotonic() + patience
+        self._server.spoke(self)
+
+    def _refuse(self, error: FoglineError) -> None:
+        """Answer in the midst of a request, and hear no more of it: its peer may have a gigabyte yet to send."""
+        if self._lingering or self._transport.is_closing():
+            return
+        self._release()
+        self._body.clear()
+        self._next.clear()
+        self._lingering = True
+        self._unread = _LARGEST_READING * self._server.options.max_body
+        self._deadline = time.monotonic() + _LINGER_S
+        self._transport.write(_encoded(self._server.application.problem(error), close=True, body=True))
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+
+class _Arrivals:
+    """Since when something that is read now may have lain in the kernel: since the loop looked the last time but one.
+
+    While data keeps coming, a callback a turn of the loop notes when it looked; without data there is none.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._earliest = self._looked = 0.0
+        self._watching = self._more = False
+
+    def earliest(self) -> float:
+        """By the monotonic clock. Call it for whatever has been read."""
+        self._more = True
+        if not self._watching:
+            self._watching = True
+            self._earliest = self._looked = time.monotonic()
+            self._loop.call_soon(self._turn)
+        return self._earliest
+
+    def _turn(self) -> None:
+        self._earliest, self._looked = self._looked, time.monotonic()
+        if self._more:
+            self._more = False
+            self._loop.call_soon(self._turn)
+        else:
+            self._watching = False
+
+
+def _encoded(response: Response, *, close: bool, body: bool) -> bytes:
+    lines = [b"HTTP/1.1 %d %s\r\n" % (response.status, _REASONS.get(response.status, b""))]
+    lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in response.headers.items()]
+    lines.append(b"content-length: %d\r\n%s\r\n" % (len(response.body), b"connection: close\r\n" if close else b""))
+    if body:
+        lines.append(response.body)
+    return b"".join(lines)
