@@ -42,6 +42,7 @@ def measure(options: Options) -> list[Figure]:
     return [
         _figure("unchanged refresh of trust, bytes", "B", few[0], REFRESH_BYTES),
         _figure("unchanged refresh of trust, CPU", "ms", few[1] * 1e3, REFRESH_MS),
+        _figure("unchanged refresh of trust, 1,000 artifacts listed, bytes", "B", many[0], REFRESH_BYTES),
         _figure("unchanged refresh of trust, 1,000 artifacts listed, CPU", "ms", many[1] * 1e3, REFRESH_MS),
         _figure("publish an artifact beside 1,000, CPU", "ms", listing_s * 1e3, PUBLISH_MS),
     ]

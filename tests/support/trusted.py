@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,21 @@ from fogline_server.db.base import new_id
 from fogline_server.db.database import Database
 from fogline_server.registry.provenance import seal_of
 from fogline_server.registry.tables import Release, Variant
-from fogline_server.trust import publish, service, store, tick
+from fogline_server.trust import catalogue, publish, service, store, tick
 from fogline_server.trust.ceremony import Folder, Plan
 from fogline_server.trust.keys import OnlineKeys
+from fogline_server.trust.model import Listed
 from fogline_shared.errors import FoglineError, NotFound
 
 DAY = timedelta(days=1)
 
 
 class Publisher:
-    """A coordinator's trust and the ceremony behind it."""
+    """A coordinator's trust and the ceremony behind it; ``others``: so many more artifacts that are listed."""
 
-    def __init__(self, db: Database, root: Path, *, now: datetime | None = None, plan: Plan | None = None) -> None:
+    def __init__(
+        self, db: Database, root: Path, *, now: datetime | None = None, plan: Plan | None = None, others: int = 0
+    ) -> None:
         self.db = db
         self.now = now or datetime.now(UTC)
         self.keys = OnlineKeys(root / "online")
@@ -38,6 +42,23 @@ class Publisher:
         self.ceremony = Folder(self.folder)
         self.ceremony.init(self.offered(), plan or Plan(), passphrase=None, now=self.now)
         self.import_ceremony()
+        if others:
+            self.list_others(others)
+
+    def list_others(self, count: int) -> None:
+        """List artifacts that no test asks for."""
+        self._list(
+            Listed(release_id=f"rel_{n}", variant="student_int8", digest=f"{n:064x}", size=1, recipe="toy")
+            for n in range(count)
+        )
+
+    def list_again(self, wanted: Wanted) -> None:
+        """Sign once more what lists an artifact."""
+        self._list([Listed(**asdict(wanted), recipe="toy")])
+
+    def _list(self, listed: Iterable[Listed]) -> None:
+        with self.db.transaction() as session:
+            publish.publish(session, self.keys, listed, now=self.now)
 
     def offered(self) -> dict[str, Any]:
         return {role: signer.public_key for role, signer in self.keys.offered().items()}
@@ -91,6 +112,18 @@ class Publisher:
             assert row is not None
             return Metadata[Any].from_bytes(row.body)
 
+    def lists(self, wanted: Wanted) -> str:
+        """The role that an artifact is or would be listed by: ``release``, or one of its bins."""
+        with self.db.read() as session:
+            cut = catalogue.bins(session)
+        return cut.get_role_for_target(wanted.path) if cut else "release"
+
+    def listing(self) -> list[str]:
+        """All roles that list artifacts, or name those that do."""
+        with self.db.read() as session:
+            cut = catalogue.bins(session)
+        return ["release", *(cut.get_roles() if cut else ())]
+
     def stolen(self, role: str) -> CryptoSigner:
         """The online key of a role, in a thief's hands."""
         return self.keys.offered()[role]
@@ -105,7 +138,8 @@ class Attacker:
 
     def record(self) -> dict[str, bytes]:
         """All that is served now, to be replayed later."""
-        versioned = {r: self.publisher.newest(r).signed.version for r in ("root", "snapshot", "targets", "release")}
+        roles = ("root", "snapshot", "targets", *self.publisher.listing())
+        versioned = {r: self.publisher.newest(r).signed.version for r in roles}
         names = ["timestamp.json", "root.json", *(f"{version}.{role}.json" for role, version in versioned.items())]
         return {name: self.publisher.get(name) or b"" for name in names}
 

@@ -28,9 +28,11 @@ from fogline_client.trust.layout import TrustDir, Wanted
 from fogline_shared.errors import Corrupt, FoglineError, Unavailable
 
 RELEASE = "release"
-# Each is named by the one after it; written in this order.
+# Each is named by the one after it, and a bin of ``release`` by all; written in this order.
 _ROLES = (RELEASE, "targets", "snapshot", "timestamp")
 _BASE = "metadata/"
+# After targets come ``release`` and one bin of it, if it has any; python-tuf would follow more.
+_CONFIG = UpdaterConfig(max_delegations=2)
 
 Fetch = Callable[[str], bytes | None]
 """Metadata by name (``timestamp.json``, ``2.root.json``); None: there is none. Raises FoglineError."""
@@ -55,11 +57,11 @@ def verify(trust: TrustDir, wanted: Wanted, fetch: Fetch, *, now: datetime) -> F
         finally:
             # A root that its predecessor signed is one, whatever else is wrong: the keys it revokes stay revoked.
             floor = _keep_roots(trust, floor)
-        signed = _read(trust.stage)
+        signed = _read(trust.stage, wanted)
         _judge(signed, floor, now=floor.reference(now))
         floor = _raised(floor, signed, time=floor.reference(now).timestamp())
         floors.save(floor, trust.floor)
-        for role in _ROLES:
+        for role in (*(signed.keys() - {"root", *_ROLES}), *_ROLES):
             _keep(trust.stage / f"{role}.json", trust.cache / f"{role}.json")
     finally:
         shutil.rmtree(trust.stage, ignore_errors=True)
@@ -81,7 +83,7 @@ class _Fetcher(FetcherInterface):
 def _refresh(trust: TrustDir, wanted: Wanted, fetch: Fetch) -> TargetFile | None:
     pinned = trust.pinned.read_bytes()
     try:
-        updater = Updater(str(trust.stage), _BASE, fetcher=_Fetcher(fetch), config=UpdaterConfig(), bootstrap=pinned)
+        updater = Updater(str(trust.stage), _BASE, fetcher=_Fetcher(fetch), config=_CONFIG, bootstrap=pinned)
     except tuf.RepositoryError as error:
         raise Corrupt("bad_trust_root", f"the pinned root cannot be used: {error}") from error
     with _translated():
@@ -140,14 +142,27 @@ def _keep(staged: Path, cached: Path) -> None:
         durable.write(cached, data)
 
 
-def _read(stage: Path) -> Mapping[str, Signed]:
-    """What python-tuf has verified just now; of ``release`` all but the artifacts, which may be thousands."""
+def _read(stage: Path, wanted: Wanted) -> Mapping[str, Signed]:
+    """What python-tuf has verified just now; of what lists artifacts all but these, which may be many.
+
+    Raises Corrupt ``trust_damaged`` for a ``release`` that is neither a list nor cut into bins.
+    """
     found = {role: stage / f"{role}.json" for role in ("root", *_ROLES[1:])}
     signed = {role: Metadata[Any].from_bytes(path.read_bytes()).signed for role, path in found.items()}
     if (path := stage / f"{RELEASE}.json").exists():
         raw = json.loads(path.read_bytes())["signed"]
-        signed[RELEASE] = Targets.from_dict({**raw, "targets": {}})
+        signed[RELEASE] = release = _without_artifacts(raw)
+        if release.delegations is not None:
+            cut = release.delegations.succinct_roles
+            if cut is None or cut.name_prefix != RELEASE or raw["targets"]:
+                raise Corrupt("trust_damaged", f"{RELEASE} must list artifacts or have bins, and nothing else")
+            name = cut.get_role_for_target(wanted.path)
+            signed[name] = _without_artifacts(json.loads((stage / f"{name}.json").read_bytes())["signed"])
     return signed
+
+
+def _without_artifacts(raw: Mapping[str, Any]) -> Targets:
+    return Targets.from_dict({**raw, "targets": {}})
 
 
 def _judge(signed: Mapping[str, Signed], floor: Floor, *, now: datetime) -> None:
@@ -162,7 +177,7 @@ def _judge(signed: Mapping[str, Signed], floor: Floor, *, now: datetime) -> None
 
 
 def _seen(signed: Mapping[str, Signed], role: str) -> Seen:
-    delegator = signed["targets" if role == RELEASE else "root"]
+    delegator = signed["targets" if role == RELEASE else "root" if role in _ROLES else RELEASE]
     assert isinstance(delegator, Root | Targets)
     return Seen(version=signed[role].version, keyids=tuple(delegator.get_delegated_role(role).keyids))
 

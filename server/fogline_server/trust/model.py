@@ -16,6 +16,10 @@ from fogline_shared.errors import InvalidInput
 ROOT, TARGETS, RELEASE, SNAPSHOT, TIMESTAMP = "root", "targets", "release", "snapshot", "timestamp"
 # Signed at the coordinator, in this order: each names the one before it.
 ONLINE = (RELEASE, SNAPSHOT, TIMESTAMP)
+# Above so many artifacts ``release`` delegates to bins by the hash of the target's path (TAP 15), in its own key's name: what a
+# device reads and verifies then grows with a bin, not with the list. Once it does, it stays so: TUF lets no role disappear.
+LISTED_WHOLE = 64
+BIN_BITS = 5
 # What the offline targets role lets ``release`` name: "<release id>/<variant>.onnx".
 RELEASED_PATHS = ("*/*.onnx",)
 MAX_DOCUMENT_BYTES = 512_000
@@ -29,7 +33,7 @@ LIFETIMES: Mapping[str, timedelta] = {
 # An online role is signed anew when less than this share of its life is left.
 RENEW_BELOW = 0.5
 
-_NAME = re.compile(r"(?:(\d{1,18})\.)?(root|targets|release|snapshot|timestamp)\.json")
+_NAME = re.compile(r"(?:(\d{1,18})\.)?(root|targets|release(?:-[0-9a-f]{2})?|snapshot|timestamp)\.json")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Sign what devices may install: release → snapshot → timestamp, as rows in the caller's transaction.
+"""Sign what devices may install: release (and its bins) → snapshot → timestamp, as rows in the caller's transaction.
 
 Versions are Unix seconds, or one more than the last: a database restored from a backup is ahead of every device at its next
 signature, instead of being refused as a rollback.
@@ -6,9 +6,9 @@ signature, instead of being refused as a rollback.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 from sqlalchemy import select
@@ -17,7 +17,7 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, TargetF
 
 from fogline_server.registry.provenance import seal_of
 from fogline_server.registry.tables import Release, Variant
-from fogline_server.trust import store
+from fogline_server.trust import catalogue, store
 from fogline_server.trust.keys import OnlineKeys
 from fogline_server.trust.model import (
     LIFETIMES,
@@ -35,8 +35,6 @@ from fogline_shared.states import ReleaseState
 
 log = structlog.get_logger()
 
-T = TypeVar("T", Root, Targets)
-
 
 def publish(session: Session, keys: OnlineKeys, listed: Iterable[Listed], *, now: datetime) -> bool:
     """List artifacts, beside those that are; False while there is no root, and then the first import lists them.
@@ -45,11 +43,16 @@ def publish(session: Session, keys: OnlineKeys, listed: Iterable[Listed], *, now
     """
     if not store.lock(session):
         return False
-    before = store.newest(session, RELEASE)
-    assert before is not None  # written with the first root
-    release = Metadata[Targets].from_bytes(before.body).signed
-    release.targets |= {each.path: _target(each) for each in listed}
-    _sign_all(session, keys, release, now=now)
+    added = {each.path: _target(each) for each in listed}
+    cut = catalogue.open_bins(session)
+    if cut is None:
+        _sign_all(session, keys, catalogue.listed(session) | added, now=now)
+        return True
+    # Only the bins that change are signed, so that no device has to read the others again.
+    for name, part in catalogue.in_bins(cut, added.values()).items():
+        part.targets = catalogue.current(session, name, Targets).targets | part.targets
+        _sign(session, keys, name, part, cut.keyids, now=now)
+    _sign_snapshot(session, keys, now=now)
     return True
 
 
@@ -58,9 +61,7 @@ def republish(session: Session, keys: OnlineKeys, *, now: datetime) -> None:
 
     A release whose rows no longer match its seal is left out.
     """
-    release = Targets()
-    release.targets = {each.path: _target(each) for each in _sealed(session)}
-    _sign_all(session, keys, release, now=now)
+    _sign_all(session, keys, {each.path: _target(each) for each in _sealed(session)}, now=now)
 
 
 def renew(session: Session, keys: OnlineKeys, *, now: datetime) -> list[str]:
@@ -69,9 +70,7 @@ def renew(session: Session, keys: OnlineKeys, *, now: datetime) -> list[str]:
         return []
     roles = due(session, now=now)  # another replica may have done it while this one waited for its turn
     if RELEASE in roles:
-        row = store.newest(session, RELEASE)
-        assert row is not None
-        _sign_all(session, keys, Metadata[Targets].from_bytes(row.body).signed, now=now)
+        _sign_all(session, keys, catalogue.listed(session), now=now)
     elif SNAPSHOT in roles:
         _sign_snapshot(session, keys, now=now)
     elif TIMESTAMP in roles:
@@ -80,7 +79,7 @@ def renew(session: Session, keys: OnlineKeys, *, now: datetime) -> list[str]:
 
 
 def due(session: Session, *, now: datetime) -> list[str]:
-    """The online roles whose signature is past half of its life."""
+    """The online roles whose signature is past half of its life. ``release`` stands for its bins: none is signed before it."""
     rows = {role: store.newest(session, role) for role in ONLINE}
     return [role for role, row in rows.items() if row and row.expires_at - now < RENEW_BELOW * LIFETIMES[role]]
 
@@ -110,49 +109,43 @@ def _target(listed: Listed) -> TargetFile:
     return TargetFile(listed.size, {"sha256": listed.digest}, listed.path, {"custom": listed.custom})
 
 
-def _sign_all(session: Session, keys: OnlineKeys, release: Targets, *, now: datetime) -> None:
-    targets = _current(session, TARGETS, Targets)
-    assert targets.delegations is not None  # import takes no others
-    assert targets.delegations.roles is not None
-    _sign(session, keys, RELEASE, release, targets.delegations.roles[RELEASE].keyids, now=now)
+def _sign_all(session: Session, keys: OnlineKeys, targets: Mapping[str, TargetFile], *, now: datetime) -> None:
+    holder, _ = catalogue.release_role(session)
+    for role, document in catalogue.documents(session, targets).items():
+        _sign(session, keys, role, document, holder.keyids, now=now)
     _sign_snapshot(session, keys, now=now)
 
 
 def _sign_snapshot(session: Session, keys: OnlineKeys, *, now: datetime) -> None:
-    snapshot = Snapshot(meta={f"{role}.json": _described(session, role) for role in (TARGETS, RELEASE)})
-    root = _current(session, ROOT, Root)
+    cut = catalogue.bins(session)
+    rows = store.newest_of(session, [TARGETS, RELEASE, *(cut.get_roles() if cut else ())])
+    snapshot = Snapshot(meta={f"{role}.json": _described(rows[role]) for role in sorted(rows)})
+    root = catalogue.current(session, ROOT, Root)
     _sign(session, keys, SNAPSHOT, snapshot, root.roles[SNAPSHOT].keyids, now=now)
     _sign_timestamp(session, keys, now=now)
 
 
 def _sign_timestamp(session: Session, keys: OnlineKeys, *, now: datetime) -> None:
-    timestamp = Timestamp(snapshot_meta=_described(session, SNAPSHOT))
-    root = _current(session, ROOT, Root)
+    snapshot = store.newest(session, SNAPSHOT)
+    assert snapshot is not None  # signed with the first root
+    root = catalogue.current(session, ROOT, Root)
+    timestamp = Timestamp(snapshot_meta=_described(snapshot))
     _sign(session, keys, TIMESTAMP, timestamp, root.roles[TIMESTAMP].keyids, now=now)
 
 
 def _sign(
     session: Session, keys: OnlineKeys, role: str, signed: Signed, keyids: Iterable[str], *, now: datetime
 ) -> None:
+    holder = role if role in ONLINE else RELEASE  # bins are signed in its name
     before = store.newest(session, role)
     signed.version = max(before.version + 1 if before else 1, int(now.timestamp()))
-    signed.expires = (now + LIFETIMES[role]).replace(microsecond=0)
+    signed.expires = (now + LIFETIMES[holder]).replace(microsecond=0)
     document: Metadata[Any] = Metadata(signed)
-    document.sign(keys.signer_for(role, keyids))
+    document.sign(keys.signer_for(holder, keyids))
     store.add(session, document, role, document.to_bytes(), now=now)
     session.flush()
     store.prune(session, role)
 
 
-def _current(session: Session, role: str, kind: type[T]) -> T:
-    row = store.newest(session, role)
-    assert row is not None
-    signed = Metadata[Any].from_bytes(row.body).signed
-    assert isinstance(signed, kind)
-    return signed
-
-
-def _described(session: Session, role: str) -> MetaFile:
-    row: TrustMetadata | None = store.newest(session, role)
-    assert row is not None
+def _described(row: TrustMetadata) -> MetaFile:
     return MetaFile.from_data(row.version, row.body, ["sha256"])

@@ -11,7 +11,7 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Targets
 
 from fogline_server.db import events
-from fogline_server.trust import publish, store
+from fogline_server.trust import catalogue, publish, store
 from fogline_server.trust.keys import OnlineKeys, name_of
 from fogline_server.trust.model import ONLINE, RELEASE, ROOT, SNAPSHOT, TARGETS, TIMESTAMP, parse_document
 from fogline_shared.errors import Conflict, InvalidInput
@@ -87,9 +87,7 @@ def status(session: Session, keys: OnlineKeys, *, throwaway: frozenset[str], now
         assert newest is not None
         expired = newest.expires_at <= now
         facts["roles"][role] = {"version": newest.version, "expires_at": newest.expires_at, "expired": expired}
-    release = store.newest(session, RELEASE)
-    assert release is not None
-    facts["roles"][RELEASE]["targets"] = len(Metadata[Targets].from_bytes(release.body).signed.targets)
+    facts["roles"][RELEASE]["targets"] = len(catalogue.listed(session))
     return facts
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import and_, delete, func, select
 from sqlalchemy.orm import Session
 from tuf.api.metadata import Metadata
 
@@ -21,6 +22,14 @@ def newest(session: Session, role: str) -> TrustMetadata | None:
     """The role's newest row."""
     query = select(TrustMetadata).where(TrustMetadata.role == role).order_by(TrustMetadata.version.desc()).limit(1)
     return session.scalars(query).one_or_none()
+
+
+def newest_of(session: Session, roles: Collection[str]) -> Mapping[str, TrustMetadata]:
+    """The newest row of each role that has one."""
+    last = select(TrustMetadata.role, func.max(TrustMetadata.version).label("version"))
+    last_of = last.where(TrustMetadata.role.in_(roles)).group_by(TrustMetadata.role).subquery()
+    same = and_(TrustMetadata.role == last_of.c.role, TrustMetadata.version == last_of.c.version)
+    return {row.role: row for row in session.scalars(select(TrustMetadata).join(last_of, same))}
 
 
 def at(session: Session, role: str, version: int) -> TrustMetadata | None:

@@ -1,4 +1,7 @@
-"""The attacks that TUF names, each refused with its code beside an honest twin that is accepted."""
+"""The attacks that TUF names, each refused with its code beside an honest twin that is accepted.
+
+Each on a short list of artifacts, which ``release`` holds itself, and on one that is cut into bins.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,13 @@ from fogline_client.trust.floor import Floor
 from fogline_client.trust.layout import Wanted
 from fogline_server.trust import publish, service
 from fogline_server.trust.keys import create, load
-from fogline_server.trust.model import Listed
+from fogline_server.trust.model import LISTED_WHOLE, Listed
 from fogline_shared.errors import InvalidInput
 
 
-@pytest.fixture
-def publisher(sqlite_database, tmp_path):
-    return Publisher(sqlite_database, tmp_path / "publisher")
+@pytest.fixture(params=[0, LISTED_WHOLE + 1], ids=["whole", "bins"])
+def publisher(sqlite_database, tmp_path, request):
+    return Publisher(sqlite_database, tmp_path / "publisher", others=request.param)
 
 
 @pytest.fixture
@@ -111,10 +114,10 @@ def test_freeze_at_metadata_of_before(publisher, device, attacker):
 def test_mix_and_match_of_two_states(publisher, device, attacker):
     """Each document is honest, but they were never published together."""
     publisher.release(b"one")
-    before = publisher.newest("release")
+    before = {role: publisher.newest(role) for role in publisher.listing()}
     wanted = publisher.release(b"two")
-    now = publisher.newest("release").signed.version
-    attacker.instead[f"{now}.release.json"] = before.to_bytes()
+    role = publisher.lists(wanted)
+    attacker.instead[f"{publisher.newest(role).signed.version}.{role}.json"] = before[role].to_bytes()
     assert device.refuses(wanted, attacker.get) == "trust_mismatch"
     assert device.refuses(wanted) == ""
 

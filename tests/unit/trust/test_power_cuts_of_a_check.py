@@ -10,6 +10,7 @@ from trusted import CheckingDevice, Publisher
 
 from fogline_client import durable
 from fogline_client.trust import floor as floors
+from fogline_server.trust.model import LISTED_WHOLE
 
 
 class PowerCut(BaseException):
@@ -17,7 +18,7 @@ class PowerCut(BaseException):
 
 
 def test_each_write_may_be_the_last(sqlite_database, tmp_path, monkeypatch):
-    publisher = Publisher(sqlite_database, tmp_path / "publisher")
+    publisher = Publisher(sqlite_database, tmp_path / "publisher", others=LISTED_WHOLE + 1)
     device, moments = CheckingDevice(tmp_path / "device", publisher), count(1)
     lowest = device.check(publisher.release(b"one"))
     publisher.rotate(online=True)
@@ -53,7 +54,7 @@ def cutting(write, cut_at: int):
 
 
 def test_what_a_power_cut_left_half_written_in_the_cache_is_not_believed(sqlite_database, tmp_path):
-    publisher = Publisher(sqlite_database, tmp_path / "publisher")
+    publisher = Publisher(sqlite_database, tmp_path / "publisher", others=LISTED_WHOLE + 1)
     device, wanted = CheckingDevice(tmp_path / "device", publisher), publisher.release()
     device.check(wanted)
     for path in sorted(device.trust.cache.rglob("*.json")):
