@@ -7,14 +7,16 @@ As text, for a command line: ``prune_channels:share=0.5:rounds=4,finetune,int8_s
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
 
 from fogline_server.compression.engine import open_session, run
-from fogline_server.compression.methods.base import Candidate, Method, Parent, Stage, load_method
+from fogline_server.compression.methods.base import Candidate, Method, Needs, Parent, Stage, load_method
 from fogline_shared.errors import Corrupt, InvalidInput
 
 MOST_LINKS = 8
@@ -87,11 +89,18 @@ class Chain:
             ":".join((link.method, *(f"{k}={_text(v)}" for k, v in link.options.items()))) for link in self.links
         )
 
+    @property
+    def needs(self) -> Needs:
+        """What its methods need together."""
+        return reduce(or_, (link.load().needs for link in self.links), Needs.NOTHING)
+
     def compress(self, parent: Parent) -> bytes:
         """The ONNX file; its manifest is written afterwards. The same parent and seed give the same bytes.
 
-        Raises what the methods raise; Corrupt ``params_not_finite``, ``logits_not_finite``, ``signature_changed``.
+        Raises what :meth:`Parent.check` and the methods raise; Corrupt ``params_not_finite``, ``logits_not_finite``,
+        ``signature_changed``.
         """
+        parent.check(self.needs)
         if parent.module is not None:
             _check_finite(parent)
         candidate = Candidate.of(parent)
@@ -102,6 +111,11 @@ class Chain:
         model = candidate.onnx()
         _check(parent, model)
         return model
+
+
+def needs_of(chains: Iterable[Chain]) -> Needs:
+    """What several chains need together."""
+    return reduce(or_, (chain.needs for chain in chains), Needs.NOTHING)
 
 
 def _scalar(value: str) -> Any:

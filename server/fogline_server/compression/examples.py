@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fogline_server.compression.engine import FloatArray
+from fogline_server.compression.methods.base import Examples, Needs
 from fogline_shared.recipe import LabelArray, Recipe, Standardisation, check_examples
 
 CALIBRATION = 512
@@ -18,6 +19,18 @@ def calibration_examples(recipe: Recipe) -> FloatArray | None:
     if x is None or not len(x):
         return None
     return np.ascontiguousarray(x[:: -(-len(x) // CALIBRATION)], dtype=np.float32)
+
+
+def examples_of(recipe: Recipe, needs: Needs) -> Examples:
+    """What the recipe has for a chain that needs this; the transfer set, which may be large, is only read if it does.
+
+    Raises InvalidInput ``invalid_dataset`` for a transfer set that is not what the recipe declares.
+    """
+    return Examples(
+        calibration=calibration_examples(recipe),
+        labels=calibration_labels(recipe),
+        transfer=transfer_examples(recipe) if Needs.TRANSFER in needs else None,
+    )
 
 
 def transfer_examples(recipe: Recipe) -> FloatArray | None:

@@ -10,13 +10,8 @@ import numpy as np
 
 from fogline_recipes import parameters
 from fogline_server.compression.engine import FloatArray
-from fogline_server.compression.examples import (
-    calibration_examples,
-    calibration_labels,
-    noise_examples,
-    transfer_examples,
-)
-from fogline_server.compression.methods.base import Parent
+from fogline_server.compression.examples import calibration_examples, examples_of, noise_examples
+from fogline_server.compression.methods.base import Needs, Parent
 from fogline_server.compression.parity import parity
 from fogline_server.compression.stamp import stamp
 from fogline_shared import tensors
@@ -63,20 +58,18 @@ def export_module(
 
 
 def parent_of(
-    recipe: Recipe, size: str, params: bytes, standardisation: Standardisation, model: bytes, *, trains: bool
+    recipe: Recipe, size: str, params: bytes, standardisation: Standardisation, model: bytes, *, needs: Needs
 ) -> Parent:
-    """What a chain starts from: ``model`` is what :func:`export_onnx` made of the same arguments.
+    """What chains with these ``needs`` start from: ``model`` is what :func:`export_onnx` made of the same arguments.
 
-    The transfer set, which may be large, is read only if the chain ``trains``. Raises InvalidInput ``invalid_dataset`` for a transfer set that is not what the recipe declares.
+    Raises as :func:`~fogline_server.compression.examples.examples_of`.
     """
-    calibration = calibration_examples(recipe)
+    there = examples_of(recipe, needs)
     return Parent(
+        **vars(there),
         model=model,
         module=fused(load_model(recipe, size, params), standardisation, rank=len(recipe.input_shape)),
-        examples=noise_examples(recipe, standardisation) if calibration is None else calibration,
-        calibration=calibration,
-        labels=calibration_labels(recipe),
-        transfer=transfer_examples(recipe) if trains else None,
+        examples=noise_examples(recipe, standardisation) if there.calibration is None else there.calibration,
         augment=recipe.augment,
     )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fogline_server.compression.methods.base import Parent, within
+from fogline_server.compression.methods.base import Needs, Parent, within
 from fogline_shared.errors import Corrupt
 
 if TYPE_CHECKING:
@@ -30,6 +30,11 @@ class Training:
     learning_rate: float
     batch_size: int = 64
 
+    @property
+    def needs(self) -> Needs:
+        """A transfer set, unless nothing is trained."""
+        return Needs.TRANSFER if self.steps else Needs.NOTHING
+
     def check(self, method: str) -> None:
         """Raises InvalidInput ``invalid_method_options`` in the method's name."""
         within(method, "steps", self.steps, 0, MOST_STEPS)
@@ -40,7 +45,7 @@ class Training:
 def distil(module: Module, parent: Parent, training: Training, *, seed: int) -> None:
     """Train ``module`` in place on the transfer set; it is in evaluation mode afterwards.
 
-    Nothing happens for no steps. Raises InvalidInput ``no_transfer_data``, ``no_torch_model``; Corrupt ``training_diverged``.
+    Nothing happens for no steps. Raises InvalidInput ``no_transfer_data``; Corrupt ``training_diverged``.
     """
     if not training.steps:
         return

@@ -27,8 +27,6 @@ def sparsify(
     import torch
 
     module = candidate.private_module()
-    if training.steps:
-        candidate.parent.training()
     layers = weighted(module, candidate.parent.examples[:2])
     for number in range(1, rounds + 1):
         progress = 1 - (1 - number / rounds) ** 3

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from sqlalchemy.orm import Session
 
-from fogline_server.compression.chain import Chain, Link
+from fogline_server.compression.chain import Chain, needs_of
 from fogline_server.compression.engine import FloatArray
 from fogline_server.compression.evaluate import correct
 from fogline_server.compression.export import OUTPUT_NAME, export_onnx, fused, load_model, parent_of
@@ -23,7 +23,7 @@ from fogline_server.distillation.choice import CONTROL, DISTILLED, Choice, choos
 from fogline_server.distillation.teaching import TRIAL, Teaching, halves
 from fogline_server.jobs.runner import JobContext, Outcome
 from fogline_server.registry import left_out
-from fogline_server.registry.model import STUDENT, STUDENT_INT8, TEACHER, ReleaseSpec
+from fogline_server.registry.model import INT8, STUDENT, STUDENT_INT8, TEACHER, ReleaseSpec
 from fogline_server.registry.service import building_release, submit_evaluations
 from fogline_server.registry.tables import Release, Variant
 from fogline_server.registry.taught import Source, TaughtStudent, teach_student
@@ -35,8 +35,6 @@ from fogline_shared.recipe import Recipe, Standardisation, check_data, load_reci
 _ROLES = {"teacher": ("teacher", TEACHER), CONTROL: ("student", STUDENT), DISTILLED: ("student", STUDENT)}
 
 log = structlog.get_logger()
-
-INT8 = Chain(links=(Link(method="int8_static"),))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +82,13 @@ def build_artifacts(
         exported[DISTILLED] = _exported(recipe, DISTILLED, taught.source)
     choice = _choose(recipe, exported, chosen_by_half=taught is not None)
     student, source = exported[choice.chosen], sources[choice.chosen]
-    parent = parent_of(recipe, "student", source.params, source.standardisation, student, trains=bool(chains))
+    made = {STUDENT_INT8: INT8, **(chains or {})}
+    needs = needs_of(made.values())
+    parent = parent_of(recipe, "student", source.params, source.standardisation, student, needs=needs)
     artifacts = {STUDENT: student}
     compared = {STUDENT: _compared(recipe, "student", source, student, parent.examples)}
     failed: dict[str, FoglineError] = {}
-    for name, chain in {STUDENT_INT8: INT8, **(chains or {})}.items():
+    for name, chain in made.items():
         try:
             model = _compressed(chain, parent)
             artifacts[name] = stamp(

@@ -7,16 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fogline_server.compression.chain import Chain
+from fogline_server.compression.chain import Chain, Link, needs_of
+from fogline_server.compression.examples import examples_of
 from fogline_server.distillation.teaching import Teaching
 from fogline_server.registry.limits import ReleaseLimits
 from fogline_shared.errors import InvalidInput
+from fogline_shared.recipe import Recipe
 
 TEACHER = "teacher_fp32"
 STUDENT = "student_fp32"
 STUDENT_INT8 = "student_int8"
 VARIANTS = (TEACHER, STUDENT, STUDENT_INT8)
 MOST_CHAINS = 8
+# What makes STUDENT_INT8.
+INT8 = Chain(links=(Link(method="int8_static"),))
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
@@ -99,6 +103,14 @@ class ReleaseSpec:
     def variants(self) -> tuple[str, ...]:
         """The forms this release will have; without a teacher's run there is no teacher."""
         return (*(VARIANTS if self.teacher_run else VARIANTS[1:]), *sorted(self.chains))
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Raise what the chains would, for lack of examples of the recipe's.
+
+        InvalidInput ``no_transfer_data``, ``no_calibration_data``, ``one_class_calibration``, ``invalid_dataset``.
+        """
+        needs = needs_of([INT8, *map(Chain.from_json, self.chains.values())])
+        examples_of(recipe, needs).check(needs)
 
     @property
     def runs(self) -> Mapping[str, str]:

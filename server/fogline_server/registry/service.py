@@ -33,11 +33,13 @@ def create_release(session: Session, spec: ReleaseSpec, *, now: datetime, actor:
 
     Raises InvalidInput ``unknown_recipe``, ``run_of_other_recipe``, ``run_of_other_size``; NotFound ``run_not_found``;
     Conflict ``release_name_taken``, ``run_not_finished``, ``run_incomplete``; for a taught student also what
-    :meth:`Teaching.check_recipe`, :func:`ready_release` and :func:`teachers_of` raise, and for limits what ReleaseLimits raises.
+    :meth:`Teaching.check_recipe`, :func:`ready_release` and :func:`teachers_of` raise, for limits what ReleaseLimits raises, and for
+    chains what :meth:`ReleaseSpec.check_recipe` raises.
     """
     recipe = load_recipe(spec.recipe)
     spec = replace(spec, limits={**recipe.release_limits, **spec.limits})
     ReleaseLimits.from_json(spec.limits).check_labels(spec.recipe, labelled=recipe.holdout() is not None)
+    spec.check_recipe(recipe)
     if spec.teaching is not None:
         Teaching.from_json(spec.teaching).check_recipe(recipe)
     releases = [ready_release(session, reference) for reference in spec.teacher_releases]

@@ -16,7 +16,7 @@ from fogline_server.compression.chain import Chain, Link
 from fogline_server.compression.engine import open_session
 from fogline_server.compression.evaluate import agreement, evaluate
 from fogline_server.compression.export import export_module, fused, load_model
-from fogline_server.compression.methods.base import PACKAGE, Candidate, Parent, Stage, load_method
+from fogline_server.compression.methods.base import PACKAGE, Candidate, Needs, Parent, Stage, load_method
 from fogline_shared.errors import FoglineError, InvalidInput
 from fogline_shared.plugins import load_module, module_names
 from fogline_shared.recipe import Standardisation
@@ -34,8 +34,9 @@ def short(name: str) -> Chain:
     return Chain(links=(Link(method=name, options=options(name, steps=60, rounds=2, learning_rate=3e-3)),))
 
 
-TRAINS = [name for name in METHODS if options(name, steps=1)]
-CALIBRATES = ["int16_activations", "int8_static"]
+HAS_STEPS = [name for name in METHODS if options(name, steps=1)]
+TRAINS = [name for name in METHODS if Needs.TRANSFER in load_method(name).needs]
+CALIBRATES = [name for name in METHODS if Needs.CALIBRATION in load_method(name).needs]
 # What takes half of eight channels, or of all weights, costs something after sixty steps of training.
 CUTS, COSTLY = ("binarize", "low_rank", "prune_channels", "sparse_magnitude", "sparse_n_m"), 0.25
 IN_TORCH = [name for name in METHODS if load_method(name).takes is Stage.TORCH]
@@ -130,7 +131,7 @@ def test_unknown_options_and_wrong_types_are_refused(name: str) -> None:
         ("weight_only", {"bits": 3}),
         ("weight_only", {"block": 24, "matmul_nbits": True}),
         ("int8_static", {"calibrator": "guess"}),
-        *((name, {"steps": -1}) for name in TRAINS),
+        *((name, {"steps": -1}) for name in HAS_STEPS),
     ],
 )
 def test_options_out_of_range_are_refused(name: str, given: dict[str, object]) -> None:
@@ -163,7 +164,10 @@ def test_calibration_without_examples_or_of_one_class_is_refused(name: str) -> N
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_that_neither_trains_nor_calibrates_needs_no_data(name: str) -> None:
+def test_a_method_says_which_data_it_needs(name: str) -> None:
+    assert (name in TRAINS) == (name in HAS_STEPS)
+    if name in HAS_STEPS:
+        assert load_method(name, {"steps": 0}).needs is Needs.NOTHING
     given = replace(parent(), calibration=None, labels=None, transfer=None)
     if name in (*TRAINS, *CALIBRATES):
         assert code_of(short(name), given) in {"no_transfer_data", "no_calibration_data"}

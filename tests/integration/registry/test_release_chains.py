@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from sqlalchemy import select
-from tiny_recipe import Tiny
+from tiny_recipe import Tiny, signals
 from tiny_release import create, engine_of, finished_run, ready_release, run_all, settled
 
 from fogline_server.blobs.store import BlobStore
@@ -23,6 +24,7 @@ from fogline_server.registry.tick import tick
 from fogline_server.rollouts import store
 from fogline_server.storage import holders
 from fogline_shared.errors import InvalidInput, NotFound
+from fogline_shared.recipe import Dataset
 
 CHAINS = {
     "small": Chain.parse("sparse_n_m:steps=40,int8_static").as_json(),
@@ -146,6 +148,41 @@ def test_a_variant_that_cannot_be_measured_is_left_out(sqlite_database: Database
     with sqlite_database.read() as session:
         release = service.get_release(session, release_id)
     assert [(each.name, each.code) for each in left_out.of_release(release)] == [("half", "blob_not_found")]
+
+
+@pytest.mark.parametrize(
+    ("holdout", "transfer", "chain", "code"),
+    [
+        ("some", None, "prune_channels,int8_static", "no_transfer_data"),
+        ("some", "none", "low_rank,finetune", "no_transfer_data"),
+        ("some", "short", "finetune", "invalid_dataset"),
+        ("some", None, "prune_channels:steps=0,float16", ""),
+        ("one class", "some", "float16", "one_class_calibration"),
+        (None, None, "float16", "no_calibration_data"),
+        (None, "some", "finetune,int8_static", ""),
+    ],
+)
+def test_a_chain_that_lacks_examples_is_refused_when_it_is_asked_for(
+    sqlite_database: Database,
+    blobs: BlobStore,
+    monkeypatch: pytest.MonkeyPatch,
+    holdout: str | None,
+    transfer: str | None,
+    chain: str,
+    code: str,
+) -> None:
+    labelled, unlabelled = signals(1, 40), signals(2, 40).x
+    one = Dataset(x=labelled.x, y=np.zeros_like(labelled.y))
+    monkeypatch.setattr(Tiny, "holdout", lambda _: {"some": labelled, "one class": one}.get(str(holdout)))
+    found = {"some": unlabelled, "none": unlabelled[:0], "short": unlabelled[:, :, :9]}.get(str(transfer))
+    monkeypatch.setattr(Tiny, "transfer", lambda _: found)
+    student = finished_run(sqlite_database, blobs, "student")
+    refused = ""
+    try:
+        create(sqlite_database, student_run=student, chains={"small": Chain.parse(chain).as_json()})
+    except InvalidInput as error:
+        refused = error.code
+    assert refused == code
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from enum import StrEnum
+from enum import Flag, StrEnum, auto
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, get_type_hints
 
 import numpy as np
@@ -33,30 +33,30 @@ class Stage(StrEnum):
     ONNX = "onnx"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parent:
-    """The float model a chain starts from, and what there is to compress it with. Arrays: (n, *input_shape), raw units.
+class Needs(Flag):
+    """Which examples at the cloud a method cannot do without."""
 
-    ``module`` and ``model`` are the same model, in torch (evaluation mode) and as a float32 ONNX file; both take raw units.
-    ``examples`` are plausible inputs to trace and check with; ``labels``, (n,), those of ``calibration`` where known;
-    ``augment`` is :meth:`~fogline_shared.recipe.Recipe.augment`. ``seed`` decides everything random.
+    NOTHING = 0
+    CALIBRATION = auto()
+    TRANSFER = auto()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """What a recipe has at the cloud to compress with.
+
+    Arrays: (n, *input_shape), raw units; ``labels``, (n,), those of ``calibration`` where known.
     """
 
-    model: bytes
-    examples: FloatArray
-    # None: an imported file, of which there is only the ONNX.
-    module: Module | None = None
     calibration: FloatArray | None = None
     labels: LabelArray | None = None
     transfer: FloatArray | None = None
-    augment: Callable[[Tensor, Generator], Tensor] | None = None
-    seed: int = 0
 
     def calibrating(self) -> FloatArray:
         """The calibration examples; raises InvalidInput ``no_calibration_data`` or ``one_class_calibration``."""
         if self.calibration is None or not len(self.calibration):
             lacking = "the recipe has neither holdout() nor transfer(), or they are empty"
-            raise InvalidInput("no_calibration_data", f"this method calibrates on examples: {lacking}")
+            raise InvalidInput("no_calibration_data", f"int8 and int16 calibrate on examples: {lacking}")
         if self.labels is not None and len(np.unique(self.labels)) < 2:
             message = f"all {len(self.labels)} calibration examples are of one class: ranges would fit no other"
             raise InvalidInput("one_class_calibration", message)
@@ -66,8 +66,32 @@ class Parent:
         """The unlabelled transfer set; raises InvalidInput ``no_transfer_data``."""
         if self.transfer is None or not len(self.transfer):
             lacking = "the recipe has no transfer(), or it is empty"
-            raise InvalidInput("no_transfer_data", f"this method trains on unlabelled examples: {lacking}")
+            raise InvalidInput("no_transfer_data", f"methods that train do so on unlabelled examples: {lacking}")
         return self.transfer
+
+    def check(self, needs: Needs) -> None:
+        """Raise what :meth:`calibrating` and :meth:`training` raise, as far as it is needed."""
+        if Needs.CALIBRATION in needs:
+            self.calibrating()
+        if Needs.TRANSFER in needs:
+            self.training()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parent(Examples):
+    """The float model a chain starts from, and what there is to compress it with.
+
+    ``module`` and ``model`` are the same model, in torch (evaluation mode) and as a float32 ONNX file; both take raw units.
+    ``examples`` are plausible inputs to trace and check with; ``augment`` is :meth:`~fogline_shared.recipe.Recipe.augment`.
+    ``seed`` decides everything random.
+    """
+
+    model: bytes
+    examples: FloatArray
+    # None: an imported file, of which there is only the ONNX.
+    module: Module | None = None
+    augment: Callable[[Tensor, Generator], Tensor] | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,11 +152,14 @@ class Method(Protocol):
     # A method that leaves ONNX ends its chain.
     leaves: ClassVar[Stage]
 
+    @property
+    def needs(self) -> Needs:
+        """What must be there with these options; the chain, and who asks for a release, check it beforehand."""
+
     def apply(self, candidate: Candidate) -> Candidate:
         """The compressed candidate; the one given is untouched. Raises InvalidInput or Corrupt.
 
-        Methods that train raise InvalidInput ``no_transfer_data`` without a transfer set and Corrupt
-        ``training_diverged``; those that calibrate ``no_calibration_data`` or ``one_class_calibration``.
+        Methods that train raise Corrupt ``training_diverged``.
         """
 
 

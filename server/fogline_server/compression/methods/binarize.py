@@ -17,7 +17,7 @@ import numpy as np
 from fogline_server.compression import packing
 from fogline_server.compression.finetuning import Training, distil
 from fogline_server.compression.layers import weighted
-from fogline_server.compression.methods.base import Candidate, Stage
+from fogline_server.compression.methods.base import Candidate, Needs, Stage
 from fogline_shared.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -42,12 +42,16 @@ class Binarize:
     def _training(self) -> Training:
         return Training(steps=self.steps, learning_rate=self.learning_rate)
 
+    @property
+    def needs(self) -> Needs:
+        """As it trains."""
+        return self._training.needs
+
     def apply(self, candidate: Candidate) -> Candidate:
         """Raises InvalidInput ``no_transfer_data``, ``no_torch_model``, ``nothing_to_compress``."""
         from torch.nn.utils import parametrize
 
         module = candidate.private_module()
-        candidate.parent.training()
         inner = weighted(module, candidate.parent.examples[:2])[1:-1]
         if not inner:
             raise InvalidInput("nothing_to_compress", "a model of two layers has none between the first and the last")

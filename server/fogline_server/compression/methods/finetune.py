@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fogline_server.compression.finetuning import Training, distil
-from fogline_server.compression.methods.base import Candidate, Stage
+from fogline_server.compression.methods.base import Candidate, Needs, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +33,14 @@ class Finetune:
     def _training(self) -> Training:
         return Training(steps=self.steps, learning_rate=self.learning_rate, batch_size=self.batch_size)
 
+    @property
+    def needs(self) -> Needs:
+        """As it trains."""
+        return self._training.needs
+
     def apply(self, candidate: Candidate) -> Candidate:
         """Raises InvalidInput ``no_transfer_data``, ``no_torch_model``; Corrupt ``training_diverged``."""
         module = candidate.private_module()
-        candidate.parent.training()
         distil(module, candidate.parent, self._training, seed=candidate.parent.seed)
         return candidate.with_module(module)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fogline_server.compression import packing
-from fogline_server.compression.methods.base import Candidate, Stage
+from fogline_server.compression.methods.base import Candidate, Needs, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,7 @@ class Float16:
 
     buys: ClassVar[str] = "half the bytes on every device; no latency"
     takes: ClassVar[Stage] = Stage.ONNX
+    needs: ClassVar[Needs] = Needs.NOTHING
     leaves: ClassVar[Stage] = Stage.ONNX
 
     def apply(self, candidate: Candidate) -> Candidate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fogline_server.compression.methods.base import Candidate, Stage
+from fogline_server.compression.methods.base import Candidate, Needs, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +14,7 @@ class Float32:
 
     buys: ClassVar[str] = "neither bytes nor latency"
     takes: ClassVar[Stage] = Stage.ONNX
+    needs: ClassVar[Needs] = Needs.NOTHING
     leaves: ClassVar[Stage] = Stage.ONNX
 
     def apply(self, candidate: Candidate) -> Candidate:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fogline_server.compression.methods.base import Candidate, Stage
+from fogline_server.compression.methods.base import Candidate, Needs, Stage
 from fogline_server.compression.quantizing import OPERATORS, Batches, quantizer_target
 
 
@@ -20,6 +20,7 @@ class Int16Activations:
 
     buys: ClassVar[str] = "bytes on every device at nearly float accuracy; latency only on accelerators"
     takes: ClassVar[Stage] = Stage.ONNX
+    needs: ClassVar[Needs] = Needs.CALIBRATION
     leaves: ClassVar[Stage] = Stage.ONNX
 
     per_channel: bool = True

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fogline_server.compression.methods.base import Candidate, Stage
+from fogline_server.compression.methods.base import Candidate, Needs, Stage
 from fogline_server.compression.quantizing import quantizer_target
 
 
@@ -20,6 +20,7 @@ class Int8Dynamic:
 
     buys: ClassVar[str] = "bytes on every device, without calibration; latency only for large dense layers"
     takes: ClassVar[Stage] = Stage.ONNX
+    needs: ClassVar[Needs] = Needs.NOTHING
     leaves: ClassVar[Stage] = Stage.ONNX
 
     convolutions: bool = True

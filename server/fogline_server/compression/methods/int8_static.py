@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fogline_server.compression.methods.base import Candidate, Stage, one_of
+from fogline_server.compression.methods.base import Candidate, Needs, Stage, one_of
 from fogline_server.compression.quantizing import OPERATORS, Batches, quantizer_target
 
 CALIBRATORS = ("minmax", "entropy", "percentile")
@@ -26,6 +26,7 @@ class Int8Static:
 
     buys: ClassVar[str] = "bytes on every device; latency where the CPU or the net's shape allows, to be measured there"
     takes: ClassVar[Stage] = Stage.ONNX
+    needs: ClassVar[Needs] = Needs.CALIBRATION
     leaves: ClassVar[Stage] = Stage.ONNX
 
     reduce_range: bool = True

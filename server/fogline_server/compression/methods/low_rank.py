@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fogline_server.compression.layers import weighted
-from fogline_server.compression.methods.base import Candidate, Stage, within
+from fogline_server.compression.methods.base import Candidate, Needs, Stage, within
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,6 +27,7 @@ class LowRank:
 
     buys: ClassVar[str] = "latency and bytes where layers are wide; nothing where they are narrow"
     takes: ClassVar[Stage] = Stage.TORCH
+    needs: ClassVar[Needs] = Needs.NOTHING
     leaves: ClassVar[Stage] = Stage.TORCH
 
     energy: float = 0.9

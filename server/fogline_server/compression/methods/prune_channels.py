@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fogline_server.compression.finetuning import Training, distil
 from fogline_server.compression.layers import weighted
-from fogline_server.compression.methods.base import Candidate, Stage, within
+from fogline_server.compression.methods.base import Candidate, Needs, Stage, within
 from fogline_shared.errors import Corrupt
 
 if TYPE_CHECKING:
@@ -48,11 +48,14 @@ class PruneChannels:
     def _training(self) -> Training:
         return Training(steps=self.steps, learning_rate=self.learning_rate)
 
+    @property
+    def needs(self) -> Needs:
+        """As it trains."""
+        return self._training.needs
+
     def apply(self, candidate: Candidate) -> Candidate:
         """Raises InvalidInput ``no_transfer_data``, ``no_torch_model``, ``nothing_to_compress``; Corrupt ``not_prunable``."""
         module = candidate.private_module()
-        if self.steps:
-            candidate.parent.training()
         self._prune(module, candidate)
         return candidate.with_module(module)
 

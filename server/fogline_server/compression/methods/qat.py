@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fogline_server.compression.finetuning import Training, distil
 from fogline_server.compression.layers import per_output, weighted, without_batchnorm
-from fogline_server.compression.methods.base import Candidate, Stage
+from fogline_server.compression.methods.base import Candidate, Needs, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -44,12 +44,16 @@ class Qat:
     def _training(self) -> Training:
         return Training(steps=self.steps, learning_rate=self.learning_rate)
 
+    @property
+    def needs(self) -> Needs:
+        """As it trains."""
+        return self._training.needs
+
     def apply(self, candidate: Candidate) -> Candidate:
         """The weights left lie on int8's grid. Raises InvalidInput ``no_transfer_data``, ``no_torch_model``, ``not_traceable``."""
         from torch.nn.utils import parametrize
 
         module = without_batchnorm(candidate.private_module())
-        candidate.parent.training()
         layers = weighted(module, candidate.parent.examples[:2])
         hooks = []
         for layer in layers:

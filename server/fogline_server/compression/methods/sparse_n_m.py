@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fogline_server.compression.finetuning import Training
-from fogline_server.compression.methods.base import Candidate, Stage, refusal, within
+from fogline_server.compression.methods.base import Candidate, Needs, Stage, refusal, within
 from fogline_server.compression.sparsity import sparsify
 
 if TYPE_CHECKING:
@@ -40,6 +40,11 @@ class SparseNM:
     @property
     def _training(self) -> Training:
         return Training(steps=self.steps, learning_rate=self.learning_rate)
+
+    @property
+    def needs(self) -> Needs:
+        """As it trains."""
+        return self._training.needs
 
     def apply(self, candidate: Candidate) -> Candidate:
         """Raises InvalidInput ``no_transfer_data``, ``no_torch_model``, ``nothing_to_compress``."""

@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from fogline_server.compression import packing
-from fogline_server.compression.methods.base import Candidate, Stage, one_of, within
+from fogline_server.compression.methods.base import Candidate, Needs, Stage, one_of, within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,7 @@ class WeightOnly:
 
     buys: ClassVar[str] = "a quarter (8 bits) or an eighth (4) of the bytes, on every device; no latency"
     takes: ClassVar[Stage] = Stage.ONNX
+    needs: ClassVar[Needs] = Needs.NOTHING
     leaves: ClassVar[Stage] = Stage.ONNX
 
     bits: int = 8
