@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import zstandard
 from tiny_recipe import Tiny
 from tiny_release import blob_of, trained
 
@@ -13,8 +14,9 @@ from fogline_server.compression.evaluate import evaluate
 from fogline_server.compression.export import export_module, export_onnx, load_model
 from fogline_server.compression.methods.base import Parent
 from fogline_server.compression.parity import parity
-from fogline_server.compression.stamp import clear
+from fogline_server.compression.stamp import clear, coarse
 from fogline_shared.errors import Corrupt, InvalidInput
+from fogline_shared.manifest import KnownAnswer
 
 
 def test_the_artifact_takes_raw_units_and_any_batch() -> None:
@@ -166,6 +168,17 @@ def test_known_answers_are_clear_and_of_every_class_before_a_second_of_one() -> 
     assert sorted(clear(logits, 3)) == [1, 2, 4]
     assert sorted(clear(logits, 5)) == [1, 2, 3, 4, 5]
     assert clear(logits, 6)[-1] == 0
+
+
+def test_coarse_examples_are_near_and_pack_into_fewer_bytes() -> None:
+    x = np.random.default_rng(0).normal(size=(4, 6, 128)).astype(np.float32)
+    assert np.abs(coarse(x) - x).max() <= np.abs(x).max() / 128
+    assert np.array_equal(coarse(np.arange(256, dtype=np.float32)), np.arange(256)), "pixels stay as they are"
+
+    def sent(array: np.ndarray) -> int:
+        return len(zstandard.compress(KnownAnswer.of(array, 0).x.encode(), 19))
+
+    assert sent(coarse(x)) < 0.7 * sent(x)
 
 
 def test_known_answers_stay_while_their_margins_move() -> None:
