@@ -43,7 +43,7 @@ bench: $(VENV)/.ready-dev ## measure every figure of the loop beside its peer or
 bench-federation: $(VENV)/.ready-dev ## measure federated training: rules, attacks, dropouts, memory (hours)
 	$(BIN)/python benchmarks/run.py federation
 
-bench-compression: $(VENV)/.ready-dev ## measure every compression method on three students (an hour)
+bench-compression: $(VENV)/.ready-dev ## measure students beside teachers, every compression method, deltas, storage, trust (an hour)
 	$(BIN)/python benchmarks/run.py compression
 
 clean: ## remove the environment and everything a run left behind

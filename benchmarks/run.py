@@ -26,6 +26,7 @@ FEDERATION = (
 )
 # `make bench-compression`: what fits on a device, and what it costs.
 COMPRESSION = (
+    "compression.shipped",
     "compression.methods",
     "compression.distillation",
     "compression.delta",

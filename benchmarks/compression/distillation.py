@@ -13,19 +13,18 @@ import os
 import statistics
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from harness import Figure, Options, progress
 
-from fogline_shared.recipe import Recipe, Standardisation
+from compression.shipped import Shipped, Trained, federated, shipped
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 SEEDS = (0, 1, 2)
-SIZE = "student"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +36,7 @@ class Outcome:
     distilled: float
     teacher: float
     sentence: str
+    shipped: Shipped
 
 
 def measure(options: Options) -> list[Figure]:
@@ -70,41 +70,23 @@ def _outcome(seed: int, options: Options) -> Outcome:
     torch.set_num_threads(1)
     logging.getLogger("flwr").setLevel(logging.WARNING)
     recipe = Fashion()
-    teacher, standardisation = _federated(recipe, "teacher", seed, options)
-    student, own = _federated(recipe, SIZE, seed, options)
+    teacher, student = (federated(recipe, size, seed, options) for size in ("teacher", "student"))
     teaching = Teaching(seeds=1, steps=40) if options.quick else Teaching(seeds=1)
-    knowing = Teacher(answers=lambda x: logits_of(teacher, x, standardisation).astype(np.float32))
-    told = study(recipe, student, [knowing], own, teaching)
+    knowing = Teacher(answers=lambda x: logits_of(teacher.model, x, teacher.standardisation).astype(np.float32))
+    told = study(recipe, student.model, [knowing], student.standardisation, teaching)
     unseen = recipe.unseen()
 
-    def accuracy(model: Module, by: Standardisation) -> float:
-        return 100 * recipe.evaluate(model, unseen, by).accuracy
+    def accuracy(model: Module, trained: Trained) -> float:
+        return 100 * recipe.evaluate(model, unseen, trained.standardisation).accuracy
 
     return Outcome(
-        plain=accuracy(student, own),
-        control=accuracy(told.control, own),
-        distilled=accuracy(told.model, own),
-        teacher=accuracy(teacher, standardisation),
+        plain=accuracy(student.model, student),
+        control=accuracy(told.control, student),
+        distilled=accuracy(told.model, student),
+        teacher=accuracy(teacher.model, teacher),
         sentence=told.sentence,
+        shipped=shipped(recipe, teacher, replace(student, model=told.model), options),
     )
-
-
-def _federated(recipe: Recipe, size: str, seed: int, options: Options) -> tuple[Module, Standardisation]:
-    """A run's model and standardisation."""
-    from fogline_client.training.app import build_app
-    from fogline_recipes import parameters
-    from fogline_server.training import whole_run
-    from fogline_server.training.in_process import InProcessGrid
-    from fogline_server.training.spec import RunSpec
-    from fogline_shared import flower
-
-    rounds = 1 if options.quick else recipe.rounds[size]
-    spec = RunSpec(recipe=recipe.name, min_devices=1, size=size, seed=seed, rounds=rounds).resolved(recipe)
-    grid = InProcessGrid({node: (build_app(recipe), held) for node, held in enumerate(recipe.fleet())})
-    run = whole_run.train(grid, recipe, spec)
-    model = recipe.model(size, seed=seed)
-    parameters.write(model, flower.arrays_of(run.arrays))
-    return model, run.statistics.standardisation
 
 
 def _figures(outcomes: Sequence[Outcome]) -> list[Figure]:

@@ -11,22 +11,19 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from harness import Figure, Options, progress
 from rich.console import Console
 from rich.table import Table
 
+from compression.cost import sent, time_ratio
 from fogline_recipes import parameters
 from fogline_server.compression.chain import Chain, Link
-from fogline_server.compression.engine import open_session
-from fogline_server.compression.evaluate import ZSTD_LEVEL, evaluate
+from fogline_server.compression.evaluate import evaluate
 from fogline_server.compression.export import export_module, fused, load_model
 from fogline_server.compression.methods.base import Parent, load_method
 from fogline_shared import tensors
@@ -60,7 +57,6 @@ CHAINED = (
     "prune_channels,finetune,int8_static",
     "prune_channels,qat,int8_static",
 )
-BLOCKS, RUNS = 40, 50
 QUICK_STEPS = 10
 
 
@@ -180,44 +176,14 @@ def _row(text: str, parent: Parent, subject: Subject, *, quick: bool) -> Row:
     return Row(
         accuracy=found.accuracy,
         worst=found.worst_class_accuracy,
-        size=_sent(model),
-        time=_time_ratio(model, parent.model, subject.unseen.x[:1], blocks=4 if quick else BLOCKS),
+        size=sent(model),
+        time=time_ratio(model, parent.model, subject.unseen.x[:1], quick=quick),
     )
 
 
 def _hurried(link: Link) -> Link:
     short = {"steps": QUICK_STEPS} if hasattr(load_method(link.method), "steps") else {}
     return replace(link, options={**link.options, **short})
-
-
-def _sent(model: bytes) -> int:
-    import zstandard
-
-    return len(zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(model))
-
-
-def _time_ratio(model: bytes, parent: bytes, x: FloatArray, *, blocks: int) -> float:
-    """Median time of ``model`` over that of ``parent``, in turns, so that what else the machine does meets both."""
-    calls = []
-    for each in (model, parent):
-        session = open_session(each)
-        calls.append(partial(session.run, None, {session.get_inputs()[0].name: x}))
-    times: tuple[list[int], list[int]] = ([], [])
-    for _ in range(blocks):
-        for call, taken in zip(calls, times, strict=True):
-            taken.extend(_timed(call))
-    ours, theirs = map(statistics.median, times)
-    return ours / theirs
-
-
-def _timed(call: Callable[[], Any]) -> list[int]:
-    call()
-    times = []
-    for _ in range(RUNS):
-        start = time.perf_counter_ns()
-        call()
-        times.append(time.perf_counter_ns() - start)
-    return times
 
 
 def _mean(rows: Sequence[Row], field: str) -> tuple[float, float]:
