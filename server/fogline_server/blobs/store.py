@@ -20,8 +20,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from fogline_server.blobs.hot import SPARE_S, Held, HotBound, held
 from fogline_shared.errors import Corrupt, Exhausted, FoglineError, InvalidInput, NotFound, Unavailable
@@ -138,7 +139,7 @@ class BlobStore:
         It stays there for three quarters of a minute at least. A blob is checked when it is brought back: Corrupt ``blob_damaged``.
         """
         place = self._place(digest)
-        if not (self._bound.touch(place) if self._bound is not None else place.exists()):
+        if not (self._bound.touch(place) if self._bound is not None else os.access(place, os.F_OK)):
             self._bring(digest)
         return place
 
@@ -211,10 +212,13 @@ class BlobStore:
             self._replace(digest)
             raise Corrupt("blob_damaged", f"the stored bytes of {digest} had changed; ask again", digest=digest)
 
-    def _open(self, digest: str) -> BinaryIO:
+    def _open(self, digest: str) -> FileIO:
         for _ in range(_TRIES):
-            with suppress(FileNotFoundError):  # evicted between the two
-                return self.path(digest).open("rb")
+            try:
+                # Without a buffer: it is read in pieces larger than one.
+                return self.path(digest).open("rb", buffering=0)
+            except FileNotFoundError:  # evicted between the two
+                continue
         raise Unavailable(
             "storage_busy", f"the hot tier is too small: {digest} was evicted {_TRIES} times before it was read"
         )

@@ -5,10 +5,14 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from fogline_server.blobs import hot
+from fogline_server.blobs.cold import ColdTier
 from fogline_server.blobs.store import BlobStore
 from fogline_shared.errors import Corrupt, Exhausted, FoglineError, InvalidInput, NotFound
 
@@ -94,3 +98,18 @@ def test_a_cooled_blob_can_be_read(blobs: BlobStore) -> None:
     assert blobs.read(DIGEST) == b"fogline!"
     with pytest.raises(NotFound, match="blob_not_found"):
         blobs.cool("0" * 64)
+
+
+def test_each_use_asks_for_the_file_and_is_noted_in_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr(hot, "time", SimpleNamespace(time=lambda: now))
+    store = BlobStore(tmp_path / "hot", cold=ColdTier(f"memory://{uuid.uuid4().hex}"), hot_bytes=100_000, spare_s=40)
+    digest = store.put([b"used"]).digest
+    place = store.path(digest)
+    for _ in range(3):  # also within the time for which no use is noted
+        place.unlink()
+        assert store.path(digest).read_bytes() == b"used"
+    os.utime(place, (now - 11, now - 11))
+    now += 11
+    store.path(digest)
+    assert place.stat().st_mtime > now - 12
