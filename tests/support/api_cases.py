@@ -64,6 +64,8 @@ CASES: list[Case] = [
         206,
     ),
     ("GET", "/v1/releases/{release}/deltas", {}, 200),
+    ("POST", "/v1/releases/{release}/notes", {"json": {"text": "slow on old watches"}}, 201),
+    ("GET", "/v1/releases/{release}/notes", {}, 200),
     ("GET", "/v1/releases/{release}/pick", {"params": {"max_drop": 0.01}}, 200),
     ("POST", "/v1/releases/{release}:verify", {}, 200),
     ("GET", "/v1/aliases", {}, 200),

@@ -20,6 +20,7 @@ from fogline_server.jobs.service import list_jobs
 from fogline_server.jobs.tables import Job
 from fogline_server.registry import left_out
 from fogline_server.registry.left_out import LeftOut
+from fogline_server.registry.notes import Note, notes_of
 from fogline_server.registry.service import list_aliases, list_releases, variants_of
 from fogline_server.registry.tables import Release, Variant
 from fogline_server.rollouts.service import list_rollouts, stages_of
@@ -81,6 +82,7 @@ class ReleaseRow:
     release: Release
     variants: Sequence[Variant]
     left_out: Sequence[LeftOut]
+    notes: Sequence[Note]
     aliases: Sequence[str]
 
 
@@ -109,6 +111,7 @@ def overview(session: Session, *, now: datetime) -> Overview:
             release=release,
             variants=variants_of(session, release.id),
             left_out=left_out.of_release(release),
+            notes=notes_of(session, release.id, last=3),
             aliases=[alias.name for alias in list_aliases(session, release.id)],
         )
         for release in releases

@@ -9,6 +9,7 @@ from fogline_server.cli.exits import Exit
 from fogline_server.db.base import utc_now
 from fogline_server.registry.deltas import service as deltas
 from fogline_server.registry.deltas.service import Pair
+from fogline_server.registry.notes import MOST, add_note
 from fogline_server.registry.tables import Release
 from fogline_shared.delta import NOTHING
 
@@ -111,3 +112,31 @@ def test_what_a_release_was_built_without_is_told_with_the_reason(fogline, sqlit
     with httpx.Client(base_url=sqlite_plant.url) as client:
         client.post("/login", data={"api_key": sqlite_plant.keys["viewer"]})
         assert "artifact_bytes: small is sent as 9,000 bytes" in client.get("/console/live").text
+
+
+def test_notes_on_a_release_are_told_with_writer_and_time_and_have_bounds(fogline, sqlite_plant):
+    before = fogline("release", "show", "champion", "--json").json
+    assert fogline("release", "note", "champion", "slow on old watches").code == 0
+    assert fogline("release", "note", "tiny-1", "two\nlines <b>").code == 0
+    after = fogline("release", "show", "champion", "--json").json
+    assert [(note["text"], note["actor"].split()[0]) for note in after["notes"]] == [
+        ("slow on old watches", "admin"),
+        ("two\nlines <b>", "admin"),
+    ]
+    assert (after["lineage"], after["report"]) == (before["lineage"], before["report"])
+    assert fogline("release", "verify", "champion").code == 0
+    assert "slow on old watches" in fogline("release", "show", "champion").out
+    told = fogline("event", "list", "--json").json
+    assert [event["data"]["text"] for event in told if event["kind"] == "release.noted"][-1] == "slow on old watches"
+    with httpx.Client(base_url=sqlite_plant.url) as client:
+        client.post("/login", data={"api_key": sqlite_plant.keys["viewer"]})
+        assert "two\nlines &lt;b&gt;" in client.get("/console/live").text
+    for text, code in (("  ", "invalid_note"), ("bell \a", "invalid_note"), ("x" * 1001, "invalid_request")):
+        said = fogline("release", "note", "champion", text)
+        assert (said.code, code in said.err) == (Exit.INVALID, True), said.err
+    with sqlite_plant.db.transaction() as session:
+        for _ in range(MOST - 2):
+            add_note(session, "champion", "again", actor="test")
+    said = fogline("release", "note", "champion", "one too many")
+    assert (said.code, "too_many_notes" in said.err) == (Exit.CONFLICT, True), said.err
+    assert len(fogline("release", "show", "champion", "--json").json["notes"]) == MOST

@@ -19,12 +19,14 @@ from fogline_server.api.idempotent import IDEMPOTENT, IdempotentRoute
 from fogline_server.api.limits import MAX_ARTIFACT_BYTES
 from fogline_server.api.pagination import page_of
 from fogline_server.api.problems import responses
+from fogline_server.api.routers.notes import NoteView
 from fogline_server.api.schemas import ID_PATTERN, Cursor, Id, Limit, Page, PathId, Resource
 from fogline_server.api.services import Parts
 from fogline_server.db.base import utc_now
 from fogline_server.registry import left_out, service
 from fogline_server.registry.deltas import service as deltas
 from fogline_server.registry.model import STUDENT_INT8, ReleaseSpec
+from fogline_server.registry.notes import notes_of
 from fogline_server.registry.tables import Release
 from fogline_shared.delta import NOTHING
 from fogline_shared.states import ReleaseState
@@ -115,6 +117,7 @@ class ReleaseView(ReleaseSummary):
     variants: list[VariantView] = Field(default_factory=list)
     left_out: list[LeftOutView] = Field(default_factory=list)
     aliases: list[str] = Field(default_factory=list)
+    notes: list[NoteView] = Field(default_factory=list)
 
 
 class Variants(Resource):
@@ -179,6 +182,7 @@ def _show(session: Session, release: Release) -> ReleaseView:
         variants=[VariantView.model_validate(v) for v in service.variants_of(session, release.id)],
         left_out=[LeftOutView.model_validate(each) for each in left_out.of_release(release)],
         aliases=[alias.name for alias in service.list_aliases(session, release.id)],
+        notes=[NoteView.model_validate(note) for note in notes_of(session, release.id)],
     )
 
 

@@ -49,6 +49,7 @@ _LEFT_OUT = (
     ("accuracy", show.share("accuracy")),
     ("because", lambda v: f"{v['code']}: {v['message']}"),
 )
+_NOTES = (("noted", show.when("at")), ("by", "actor"), ("note", "text"))
 _DELTAS = (
     ("variant", "variant"),
     ("from", lambda d: d["base_release"] or (d["base_digest"] or "nothing (compressed)")[:20]),
@@ -205,7 +206,15 @@ def show_release(context: typer.Context, release: str, *, as_json: AsJson = Fals
     show.table(item["variants"], _VARIANTS, empty="no variants yet")
     if item["left_out"]:
         show.table(item["left_out"], _LEFT_OUT, empty="")
+    if item["notes"]:
+        show.table(item["notes"], _NOTES, empty="")
     return None
+
+
+@app.command("note")
+def note(context: typer.Context, release: str, text: str) -> None:
+    """Write a note on a release, for everyone who looks at it; it cannot be changed."""
+    api(context).post(f"/v1/releases/{release}/notes", {"text": text})
 
 
 @app.command("pick")
