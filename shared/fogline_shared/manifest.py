@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from fogline_shared.errors import Corrupt
 
 METADATA_KEY = "fogline.manifest"
 FORMAT = 1
+# A device runs each of them before it trusts an artifact.
+MOST_ANSWERS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,17 @@ class Manifest:
                 input_shape=tuple(int(n) for n in raw["input_shape"]),
                 output_name=str(raw["output_name"]),
                 classes=tuple(str(c) for c in raw["classes"]),
-                known_answers=tuple(KnownAnswer(**k) for k in raw["known_answers"]),
+                known_answers=tuple(_known_answers(raw["known_answers"])),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        # RecursionError: brackets nested without end; OverflowError: a dimension of 1e999.
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise Corrupt("bad_manifest", f"the artifact's manifest cannot be read: {error}") from error
+
+
+def _known_answers(raw: list[dict[str, Any]]) -> Iterator[KnownAnswer]:
+    if len(raw) > MOST_ANSWERS:
+        raise ValueError(f"{len(raw)} known answers, {MOST_ANSWERS} are allowed")
+    for each in raw:
+        if not (isinstance(each["x"], str) and type(each["label"]) is int):
+            raise TypeError("a known answer is text and a whole number")
+        yield KnownAnswer(**each)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,25 +17,31 @@ from fogline_server.compression.engine import manifest_of, open_session, run
 from fogline_server.compression.stamp import with_answers, write_manifest
 from fogline_server.jobs.runner import JobContext, Outcome
 from fogline_server.registry.build import add_variants
-from fogline_server.registry.model import VARIANTS
+from fogline_server.registry.model import check_name
 from fogline_server.registry.service import building_release, get_variant, ready_release
 from fogline_shared.errors import Corrupt, InvalidInput
 from fogline_shared.manifest import Manifest
 from fogline_shared.recipe import Recipe, load_recipe
 
-TIMEOUT_S = 90
+# What an inspection may take: memory beside a few copies of the file, computing, and waiting on a busy machine.
+MEMORY_BYTES = 1 << 30
+CPU_S = 60
+TIMEOUT_S = 240
 
 
-def inspect_apart(path: Path) -> dict[str, Any]:
+def inspect_apart(model: bytes, *, memory_bytes: int = MEMORY_BYTES, cpu_s: int = CPU_S) -> dict[str, Any]:
     """What :mod:`~fogline_server.registry.inspect_child` says of the file; raises its errors.
 
     Also raises Corrupt ``inspection_died`` when the file costs the child its life or its time.
     """
-    command = [sys.executable, "-m", "fogline_server.registry.inspect_child", str(path)]
+    limits = (str(memory_bytes + 6 * len(model)), str(cpu_s))
+    command = [sys.executable, "-m", "fogline_server.registry.inspect_child", *limits]
     try:
-        child = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False)
+        child = subprocess.run(command, input=model, capture_output=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
         raise Corrupt("inspection_died", f"looking at the model takes longer than {TIMEOUT_S} s") from error
+    if child.returncode == -signal.SIGXCPU:
+        raise Corrupt("inspection_died", f"two examples cost the model more than {cpu_s} s of computing")
     try:
         answer: dict[str, Any] = json.loads(child.stdout)
     except ValueError as error:
@@ -51,8 +57,9 @@ def import_model(ctx: JobContext) -> Outcome:
     with ctx.db.read() as session:
         imported = building_release(session, release_id).lineage["imported"]
         like = _manifest_of_release(session, ctx.blobs, imported["like"]) if imported["like"] else None
-    facts = inspect_apart(ctx.blobs.path(imported["digest"]))
-    artifact, manifest = settle_manifest(ctx.blobs.read(imported["digest"]), facts, like)
+    model = ctx.blobs.read(imported["digest"])
+    facts = inspect_apart(model)
+    artifact, manifest = settle_manifest(model, facts, like)
     stored = ctx.blobs.put([artifact])
 
     def commit(session: Session) -> None:
@@ -99,8 +106,10 @@ def _check_signature(manifest: Manifest, facts: dict[str, Any], recipe: Recipe) 
         raise Corrupt("wrong_signature", f"the manifest says {said}, the model has {found}")
     if list(manifest.input_shape) != list(recipe.input_shape) or list(manifest.classes) != list(recipe.classes):
         raise Corrupt("wrong_signature", f"input shape or classes are not those of recipe {recipe.name!r}")
-    if manifest.variant not in VARIANTS:
-        raise Corrupt("bad_manifest", f"variant {manifest.variant!r} is none of {', '.join(VARIANTS)}")
+    try:
+        check_name(manifest.variant, what="variant name", limit=40)
+    except InvalidInput as error:
+        raise Corrupt("bad_manifest", f"variant {manifest.variant!r}: {error.message}") from error
 
 
 def _check_answers(model: bytes, manifest: Manifest) -> None:

@@ -5,24 +5,24 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from foreign_models import LINEAR, elsewhere, linear, model, weights
+from tiny_recipe import Tiny
 from tiny_release import ready_release, settled
 
 from fogline_server.blobs.store import BlobStore
-from fogline_server.compression.engine import manifest_of, open_session
-from fogline_server.compression.stamp import write_manifest
+from fogline_server.compression.engine import manifest_of, open_session, run
+from fogline_server.compression.stamp import without_manifest, write_manifest
 from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
 from fogline_server.registry import service
 from fogline_server.registry.tables import Release
 from fogline_shared.errors import Conflict, NotFound
-from fogline_shared.manifest import METADATA_KEY
 
 
 def take_in(
-    db: Database, blobs: BlobStore, model: bytes, *, like: Release | None = None, name: str = "foreign"
+    db: Database, blobs: BlobStore, content: bytes, *, like: Release | None = None, name: str = "foreign"
 ) -> Release:
-    digest = blobs.put([model]).digest
+    digest = blobs.put([content]).digest
     with db.transaction() as session:
         release_id = service.import_release(
             session,
@@ -41,38 +41,12 @@ def artifact(db: Database, blobs: BlobStore, release: Release, variant: str = "s
         return blobs.read(service.get_variant(session, release.id, variant).digest)
 
 
-def linear(width: int = 6 * 32, classes: int = 4, *, domain: str = "", weight: float = 0.01) -> bytes:
-    """A foreign model without a manifest: flatten, multiply."""
-    rng = np.random.default_rng(0)
-    w = onnx.numpy_helper.from_array((weight * rng.standard_normal((width, classes))).astype(np.float32), "w")
-    nodes = [
-        helper.make_node("Flatten", ["pixels"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "w"], ["answer"], domain=domain),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "linear",
-        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 6, width // 6])],
-        [helper.make_tensor_value_info("answer", TensorProto.FLOAT, ["n", classes])],
-        [w],
-    )
-    opsets = [helper.make_opsetid("", 17)] + ([helper.make_opsetid(domain, 1)] if domain else [])
-    return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
-
-
-def without_manifest(model: bytes) -> bytes:
-    proto = onnx.load_from_string(model)
-    kept = {p.key: p.value for p in proto.metadata_props if p.key != METADATA_KEY}
-    helper.set_model_props(proto, kept)
-    return proto.SerializeToString()
-
-
 def test_a_file_with_a_manifest_becomes_a_sealed_release(database: Database, blobs: BlobStore) -> None:
-    model = artifact(database, blobs, ready_release(database, blobs))
-    release = take_in(database, blobs, model)
+    whole = artifact(database, blobs, ready_release(database, blobs))
+    release = take_in(database, blobs, whole)
     assert (release.state, release.recipe, release.default_variant) == ("READY", "tiny", "student_fp32")
     assert release.report["imported"] == {"manifest": "kept"}
-    assert artifact(database, blobs, release) == model
+    assert artifact(database, blobs, release) == whole
     with database.read() as session:
         assert service.verify(session, blobs, release.id).ok
         assert service.get_variant(session, release.id, "student_fp32").metrics["accuracy"] > 0.9
@@ -103,12 +77,7 @@ def truncated() -> bytes:
 
 
 def external() -> bytes:
-    proto = onnx.load_from_string(linear())
-    tensor = proto.graph.initializer[0]
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="/etc/passwd")
-    return proto.SerializeToString()
+    return model(LINEAR, [elsewhere(weights())])
 
 
 def unsorted() -> bytes:
@@ -168,8 +137,20 @@ def test_what_is_wrong_at_once_is_refused_at_once(database: Database, blobs: Blo
     assert code(there, name="taken") == "release_name_taken"
 
 
-def test_the_twin_without_metadata_is_taken_in_again(sqlite_database: Database, blobs: BlobStore) -> None:
-    like = ready_release(sqlite_database, blobs)
-    bare = without_manifest(artifact(sqlite_database, blobs, like))
-    release = take_in(sqlite_database, blobs, bare, like=like)
-    assert release.state == "READY"
+def test_a_plain_export_taken_in_again_answers_alike(sqlite_database: Database, blobs: BlobStore) -> None:
+    like = ready_release(sqlite_database, blobs, chains={"half": [{"method": "float16"}]})
+    for variant in ("student_int8", "half"):
+        whole = artifact(sqlite_database, blobs, like, variant)
+        release = take_in(sqlite_database, blobs, without_manifest(whole), like=like, name=f"again-{variant}")
+        assert release.state == "READY", release.error
+        again = artifact(sqlite_database, blobs, release, release.default_variant)
+        x = Tiny().holdout().x
+        assert np.array_equal(run(open_session(again), x), run(open_session(whole), x))
+
+
+def test_an_export_of_any_variant_taken_in_again_is_the_same_file(sqlite_database: Database, blobs: BlobStore) -> None:
+    release = ready_release(sqlite_database, blobs, chains={"half": [{"method": "float16"}]})
+    whole = artifact(sqlite_database, blobs, release, "half")
+    again = take_in(sqlite_database, blobs, whole)
+    assert (again.state, again.default_variant) == ("READY", "half")
+    assert artifact(sqlite_database, blobs, again, "half") == whole
