@@ -25,6 +25,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from fogline_server.blobs import packed
+from fogline_server.blobs.hot import flush_names
 from fogline_server.blobs.pieces import Tensors, no_tensors, pieces
 from fogline_shared.errors import Corrupt, Exhausted, FoglineError, InvalidInput, NotFound, Unavailable
 
@@ -236,11 +237,7 @@ class ColdTier:
             part.unlink(missing_ok=True)
         # The folder's own name too: it may be new.
         for folder in (target.parent, target.parent.parent, Path(self._root)):
-            handle = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            flush_names(folder)
 
     def _remove(self, place: str) -> None:
         def remove() -> None:

@@ -42,6 +42,15 @@ def held(root: Path) -> Iterator[Held]:
                     yield Held(path=path, size=found.st_size, used_at=found.st_mtime)
 
 
+def flush_names(folder: Path) -> None:
+    """Make what was renamed into a folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 class HotBound:
     """Keeps a folder of blobs below ``limit`` bytes. ``safe(path)`` says, or sees to it, that the cold tier has the blob."""
 

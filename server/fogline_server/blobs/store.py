@@ -24,7 +24,7 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fogline_server.blobs.hot import SPARE_S, Held, HotBound, held
+from fogline_server.blobs.hot import SPARE_S, Held, HotBound, flush_names, held
 from fogline_shared.errors import Corrupt, Exhausted, FoglineError, InvalidInput, NotFound, Unavailable
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class BlobStore:
         self._incoming.mkdir(parents=True, exist_ok=True)
         self.cold = cold
         self._bound = HotBound(root, hot_bytes, self._safe, spare_s=spare_s) if hot_bytes is not None else None
+        self._named: set[Path] = set()  # folders whose names are on the disk
         # Many who ask for the same blob at once bring it back once.
         self._bringing = [threading.Lock() for _ in range(_STRIPES)]
 
@@ -127,11 +128,11 @@ class BlobStore:
         target = self._place(digest)
         target.parent.mkdir(exist_ok=True)
         written.rename(target)
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        flush_names(target.parent)
+        # Its name too: it may be new, also if another process has made it.
+        if target.parent not in self._named:
+            flush_names(self._root)
+            self._named.add(target.parent)
 
     def path(self, digest: str) -> Path:
         """Where the blob lies, brought back if need be; raises NotFound ``blob_not_found``, InvalidInput ``bad_digest``.

@@ -1,14 +1,15 @@
-"""A power cut before and after each durable operation of the store: a blob is there whole, or as if it had never been written."""
+"""A power cut at every write of the store: a blob is there whole, or as if it had never been written."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from disk import watched
 
 from fogline_server.blobs.cold import ColdTier
 from fogline_server.blobs.store import BlobStore
@@ -20,34 +21,12 @@ OLD, NEW = ({"body": RNG.normal(size=10_000), "head": RNG.normal(size=600)} for 
 NEW["body"] = OLD["body"]
 
 
-class PowerCut(BaseException):
-    """Nothing runs any more, no clean-up either."""
+def data_of(arrays) -> bytes:
+    return b"".join(map(bytes, tensors.encode(arrays)))
 
 
-class Power:
-    """Cuts at the ``number``-th operation on the disk, before or after it took effect; then nothing has an effect."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, number: int, *, after: bool) -> None:
-        self.count, self.off = 0, False
-        for owner, name in ((os, "fsync"), (Path, "rename"), (Path, "unlink"), (os, "remove")):
-            patch.setattr(owner, name, self.wrap(getattr(owner, name), number, after=after))
-
-    def wrap(self, real, number: int, *, after: bool):
-        def operation(*args, **options):
-            if self.off:
-                raise PowerCut
-            self.count += 1
-            if self.count == number and not after:
-                self.off = True
-                raise PowerCut
-            try:
-                return real(*args, **options)
-            finally:
-                if self.count == number:
-                    self.off = True
-                    raise PowerCut
-
-        return operation
+OLD_DATA, NEW_DATA = data_of(OLD), data_of(NEW)
+OLD_NAME, NEW_NAME = (hashlib.sha256(data).hexdigest() for data in (OLD_DATA, NEW_DATA))
 
 
 def store_in(root: Path, *, tiers: bool) -> BlobStore:
@@ -57,47 +36,71 @@ def store_in(root: Path, *, tiers: bool) -> BlobStore:
     return BlobStore(root / "hot", cold=ColdTier(f"file://{root / 'cold'}"), hot_bytes=1, spare_s=0)
 
 
-def data_of(arrays) -> bytes:
-    return b"".join(map(bytes, tensors.encode(arrays)))
+def lose_hot(store: BlobStore) -> None:
+    for digest in store.held():
+        store._place(digest).unlink()
 
 
-@pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("tiers", [False, True], ids=["folder", "tiers"])
-@pytest.mark.parametrize("what", ["put", "collect"])
+def damage_hot(store: BlobStore) -> None:
+    store.prefetch([OLD_NAME])
+    store._place(OLD_NAME).write_bytes(OLD_DATA[::-1])
+
+
+def nothing(_store: BlobStore) -> None:
+    pass
+
+
+def put(store: BlobStore) -> None:
+    store.put([NEW_DATA])
+
+
+def put_and_evict(store: BlobStore) -> None:
+    put(store)
+    store.put([b"another"])
+    assert NEW_NAME not in store.held()
+
+
+def collect(store: BlobStore) -> None:
+    store.remove([OLD_NAME, NEW_NAME], before=math.inf, keep=lambda: {OLD_NAME})
+    store.remove_unused_chunks(before=math.inf)
+
+
+Step = Callable[[BlobStore], object]
+
+
+@pytest.mark.parametrize(
+    ("tiers", "before", "work"),
+    [
+        (False, nothing, put),
+        (False, put, collect),
+        (True, nothing, put_and_evict),
+        (True, put, collect),
+        (True, lose_hot, lambda store: store.read(OLD_NAME)),
+        (True, damage_hot, lambda store: store.read(OLD_NAME)),
+    ],
+    ids=["put", "collect", "tiers-put and evict", "tiers-collect", "tiers-bring back", "tiers-mend"],
+)
 def test_what_was_acknowledged_is_there_and_what_was_not_is_whole_or_absent(
-    tmp_path: Path, monkeypatch, tiers, after, what
+    tmp_path: Path, *, tiers: bool, before: Step, work: Step
 ) -> None:
-    # What is flushed and what is not looks the same to a process that lives on; where it flushes is what is cut.
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    number, finished = 0, False
-    while not finished:
-        number += 1
-        root = tmp_path / str(number)
-        store = store_in(root, tiers=tiers)
-        old = store.put([data_of(OLD)]).digest
-        gone = store.put([data_of(NEW)]).digest if what == "collect" else ""
-        with pytest.MonkeyPatch.context() as patch:
-            Power(patch, number, after=after)
-            new = ""
-            try:
-                if what == "put":
-                    new = store.put([data_of(NEW)]).digest
-                else:
-                    store.remove([old, gone], before=math.inf, keep=lambda old=old: {old})
-                    store.remove_unused_chunks(before=math.inf)
-                finished = True
-            except PowerCut:
-                pass
-        again = store_in(root, tiers=tiers)
-        assert again.read(old) == data_of(OLD)
-        digest = hashlib.sha256(data_of(NEW)).hexdigest()
+    root = tmp_path / "first"
+    root.mkdir()
+    store = store_in(root, tiers=tiers)
+    store.put([OLD_DATA])
+    before(store)
+    with watched(root) as disk:
+        work(store)
+        disk.say()
+    for number, left in enumerate(disk.left):
+        again = store_in(left.put(tmp_path / str(number)), tiers=tiers)
+        assert again.read(OLD_NAME) == OLD_DATA, left
         try:
-            assert again.read(digest) == data_of(NEW)
+            assert again.read(NEW_NAME) == NEW_DATA, left
         except NotFound:
-            assert not new
+            assert not (left.done and work in {put, put_and_evict}), left
         # Whatever was left over is cleared, and hinders nobody.
         again.sweep(older_than_s=-1)
-        assert again.put([data_of(NEW)]).digest == digest
-        assert again.read(digest) == data_of(NEW)
-        assert not [path for path in root.rglob("*") if path.name.endswith(".part")]
-    assert number >= 2
+        assert again.put([NEW_DATA]).digest == NEW_NAME, left
+        assert again.read(NEW_NAME) == NEW_DATA, left
+        assert not list((tmp_path / str(number)).rglob("*.part")), left
+    assert len(disk.left) >= 3
