@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fogline_server.compression.engine import FloatArray
-from fogline_shared.errors import Corrupt
+from fogline_shared.errors import Corrupt, Exhausted
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 BATCH = 64
 # Everything else, the fused standardisation above all, stays in float.
 OPERATORS = (
@@ -41,9 +43,16 @@ class Batches:
 
 @contextlib.contextmanager
 def quantizer_target() -> Iterator[Path]:
-    """A file for the quantizer to write, gone afterwards; its errors become Corrupt ``not_quantizable``."""
+    """A file for the quantizer to write, gone afterwards; its errors become Corrupt ``not_quantizable``.
+
+    But a full disk is no fault of the model's: Exhausted ``disk_full``.
+    """
     with tempfile.TemporaryDirectory() as folder:
         try:
             yield Path(folder) / "quantized.onnx"
+        except OSError as error:
+            if error.errno in _FULL:
+                raise Exhausted("disk_full", f"no space left in {tempfile.gettempdir()} to quantize a model") from error
+            raise Corrupt("not_quantizable", f"the model cannot be quantized: {error}") from error
         except Exception as error:  # the quantizer's errors share no base class
             raise Corrupt("not_quantizable", f"the model cannot be quantized: {error}") from error

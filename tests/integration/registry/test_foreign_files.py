@@ -126,6 +126,7 @@ CASES: dict[str, tuple[bytes, str | None]] = {
     "functions that call functions": (functions(9), "model_too_large"),
     "two of them": (functions(2), None),
     "branches in branches, thirty deep": (nested(30), None),
+    "a loop that ends": (looping(3), None),
     "a constant of three gigabytes": (constant(800_000_000), "model_too_large"),
     "one of a terabyte": (constant(1 << 38), "model_too_large"),
     "one of four megabytes": (constant(1_000_000), None),
@@ -181,8 +182,7 @@ def test_a_file_is_taken_or_refused_by_name(answers, case):
         assert said["message"]
 
 
-def test_what_takes_for_ever_is_ended_and_the_next_is_looked_at():
-    assert inspect_apart(looping(3), cpu_s=1)["classes"] == 4
+def test_what_takes_for_ever_is_ended():
     with pytest.raises(Corrupt) as refused:
         inspect_apart(looping(10**15), cpu_s=1)
     assert (refused.value.code, "1 s of computing" in refused.value.message) == ("inspection_died", True)
