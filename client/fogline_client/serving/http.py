@@ -11,14 +11,14 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 from urllib.parse import unquote
 
 import httptools
 
+from fogline_client.serving.arrivals import Arrivals
 from fogline_client.serving.options import ServingOptions
 from fogline_shared.errors import Exhausted, FoglineError, InvalidInput, Unavailable
 
@@ -31,11 +31,11 @@ _SWEEP_S = 0.5
 # How long, and for how much of the largest body, a refused peer is listened to: it may not read before it has written.
 _LINGER_S = 2.0
 _REASONS = {int(status): status.phrase.encode() for status in HTTPStatus}
+_JSON: Mapping[str, str] = {"content-type": "application/json"}
 _KEPT = {b"content-length", b"content-encoding", b"inference-header-content-length", b"expect"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Head:
+class Head(NamedTuple):
     """A request without its body. ``headers``: those that somebody here reads, names in lower case."""
 
     method: str
@@ -43,13 +43,12 @@ class Head:
     headers: Mapping[bytes, bytes]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Response:
+class Response(NamedTuple):
     """What goes back."""
 
     status: int = 200
     body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
+    headers: Mapping[str, str] = _JSON
 
 
 class Application(Protocol):
@@ -73,7 +72,7 @@ class HttpServer:
         self.options = options
         self.loop = asyncio.get_running_loop()
         self.reading_bytes = 0
-        self.arrivals = _Arrivals(self.loop)
+        self.arrivals = Arrivals(self.loop)
         self._connections: dict[HttpConnection, None] = {}
         self._all_gone = asyncio.Event()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -131,14 +130,14 @@ class HttpServer:
 
 
 class HttpConnection(asyncio.Protocol):
-    """One peer. Requests are answered in their order, one at a time; while one is, no more is read."""
+    """One peer. Requests are answered in their order, one at a time; no more than one is read ahead."""
 
     def __init__(self, server: HttpServer) -> None:
         self._server = server
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._parser = httptools.HttpRequestParser(self)
         self._answering: asyncio.Future[Response] | None = None
-        # Requests that came in one go with the one before; no more than one read holds.
+        # Requests that came before their turn: no more than what was read in one go.
         self._next: deque[tuple[Head, bytes, bool, float]] = deque()
         self._lingering = self._last = self._stuck = False
         self._unread = 0
@@ -233,7 +232,6 @@ class HttpConnection(asyncio.Protocol):
         if self.silent:
             self._deadline = time.monotonic() + self._server.options.read_timeout_s
         self._head_bytes += len(data) if self._head is None else 0
-        self._server.arrivals.earliest()
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -257,14 +255,11 @@ class HttpConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._stuck = True
-        self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self._stuck = False
         self._deadline = time.monotonic() + self._server.options.idle_timeout_s
-        if self._answering is None and not self._transport.is_closing():
-            self._transport.resume_reading()
-            self._proceed()
+        self._proceed()
 
     # The peer's turn and ours
 
@@ -304,17 +299,19 @@ class HttpConnection(asyncio.Protocol):
                 self._write(head, answer)
                 continue
             self._answering = answer
-            self._transport.pause_reading()
             answer.add_done_callback(partial(self._answered, head))
+        # Who has asked again already is heard later. Until then we listen, to hear a peer that hangs up.
+        if self._next or self._stuck:
+            self._transport.pause_reading()
+        elif not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _answered(self, head: Head, done: asyncio.Future[Response]) -> None:
         self._answering = None
         if done.cancelled() or self._transport.is_closing():
             return
         self._write(head, done.result())
-        if not (self._stuck or self._transport.is_closing()):
-            self._transport.resume_reading()
-            self._proceed()
+        self._proceed()
 
     def _write(self, head: Head, response: Response) -> None:
         self._transport.write(_encoded(response, close=self._last, body=head.method != "HEAD"))
@@ -339,35 +336,6 @@ class HttpConnection(asyncio.Protocol):
         self._transport.write(_encoded(self._server.application.problem(error), close=True, body=True))
         if self._transport.can_write_eof():
             self._transport.write_eof()
-
-
-class _Arrivals:
-    """Since when something that is read now may have lain in the kernel: since the loop looked the last time but one.
-
-    While data keeps coming, a callback a turn of the loop notes when it looked; without data there is none.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._earliest = self._looked = 0.0
-        self._watching = self._more = False
-
-    def earliest(self) -> float:
-        """By the monotonic clock. Call it for whatever has been read."""
-        self._more = True
-        if not self._watching:
-            self._watching = True
-            self._earliest = self._looked = time.monotonic()
-            self._loop.call_soon(self._turn)
-        return self._earliest
-
-    def _turn(self) -> None:
-        self._earliest, self._looked = self._looked, time.monotonic()
-        if self._more:
-            self._more = False
-            self._loop.call_soon(self._turn)
-        else:
-            self._watching = False
 
 
 def _encoded(response: Response, *, close: bool, body: bool) -> bytes:

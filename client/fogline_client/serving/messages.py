@@ -43,17 +43,16 @@ def read_infer(message: pb.ModelInferRequest, manifest: Manifest) -> InferReques
         id=message.id or None,
         x=x,
         truths=tensors.checked_truths(_truth(message.parameters), len(x), manifest),
-        outputs=[WantedOutput(name=name, binary=True) for name in names],
+        outputs=[WantedOutput(name, binary=True) for name in names],
         timeout_s=tensors.checked_timeout(_parameter(message.parameters, "timeout")),
     )
 
 
 def infer_response(request: InferRequest, answers: Sequence[Prediction], manifest: Manifest) -> pb.ModelInferResponse:
     """The answer. ``answers`` is not empty."""
-    arrays = tensors.arrays(answers, manifest)
     response = pb.ModelInferResponse(model_name=manifest.recipe, model_version=answers[0].digest, id=request.id or "")
     for wanted in request.outputs:
-        datatype, array = arrays[wanted.name]
+        datatype, array = tensors.values_of(wanted.name, answers, manifest)
         response.outputs.add(name=wanted.name, datatype=datatype, shape=array.shape)
         response.raw_output_contents.append(tensors.raw(array))
     return response

@@ -18,17 +18,16 @@ class Pace:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._digest = ""
-        self._loaded = self._mean = self._deviation = 0.0
-        self._seen_at = 0.0
+        self._mean = self._deviation = self._seen_at = 0.0
 
     def expect(self, model: LoadedModel, examples: int) -> tuple[float, float]:
         """Seconds that so many examples take, and what they may take beyond that."""
+        loaded = model.warm_us / 1e6
         if model.digest != self._digest:
             self._digest, self._seen_at = model.digest, self._clock()
-            self._loaded = self._mean = model.warm_us / 1e6
-            self._deviation = 0.0
+            self._mean, self._deviation = loaded, 0.0
         fading = 0.5 ** ((self._clock() - self._seen_at) / _HALF_LIFE_S)
-        mean = self._loaded + (self._mean - self._loaded) * fading if self._mean > self._loaded else self._mean
+        mean = loaded + (self._mean - loaded) * fading if self._mean > loaded else self._mean
         return examples * mean, _DEVIATIONS * self._deviation * fading
 
     def saw(self, digest: str, examples: int, seconds: float) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +104,7 @@ class InferenceService:
         # gRPC's own deadline counts from when the call arrived, wherever it waited until now.
         left = context.time_remaining()
         if left is not None:
-            request = replace(request, timeout_s=max(1e-9, min(left, request.timeout_s or left)))
+            request = request._replace(timeout_s=max(1e-9, min(left, request.timeout_s or left)))
         answers = self._scheduler.submit(model, request)
         if isinstance(answers, asyncio.Future):
             answers = await answers

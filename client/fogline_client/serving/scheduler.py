@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import structlog
@@ -39,16 +39,19 @@ _INLINE_S = 0.000_2
 _INLINE_IDLE_S = 0.002
 # A loop that is this late with its reading has better to do than to answer.
 _LOOP_LATE_S = 0.001
+# Who waits may wait longer than expected: a queue that is filled to the deadline answers half of it too late.
+_CAUTION = 1.25
 # Of the largest request, all that wait together.
 _LARGEST_WAITING = 4
 _CLOSE_S = 2.0
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Job:
+class _Job(NamedTuple):
     model: LoadedModel
     request: InferRequest
     cost_s: float
+    # What it may take beyond that.
+    margin_s: float
     # By the scheduler's clock; None: the caller has time.
     deadline: float | None
     future: asyncio.Future[Answers]
@@ -76,6 +79,8 @@ class Scheduler:
         self._threads: list[threading.Thread] = []
         self._closed = False
         self.counts = Counts()
+        if predictor.model is not None:
+            self._batch_size(predictor.model)
 
     @property
     def waiting(self) -> int:
@@ -97,13 +102,14 @@ class Scheduler:
         timeout = request.timeout_s or self._options.deadline_ms / 1e3 or None
         deadline = None if timeout is None else now - age_s + timeout
         wait = 0.0 if inline else self._wait_s(now)
-        if deadline is not None and now + wait + cost + margin > deadline:
+        if deadline is not None and now + _CAUTION * wait + cost + margin > deadline:
             raise _unmeetable(wait)
         if inline:
             answers = self._predict(request)
             self._pace.saw(model.digest, len(answers), self._clock() - now)
             return answers
-        return self._enqueue(model, request, cost, deadline, wait)
+        self._check_bytes(request, wait)
+        return self._enqueue(model, request, cost, margin, deadline)
 
     def check_room(self) -> None:
         """Raise Exhausted ``queue_full`` when a further request would have to be refused: before it is read and understood."""
@@ -128,19 +134,19 @@ class Scheduler:
         until_free = max(0.0, min(busy) - now) if len(busy) >= threads else 0.0
         return until_free + self._waiting_s / threads
 
-    def _enqueue(
-        self, model: LoadedModel, request: InferRequest, cost: float, deadline: float | None, wait: float
-    ) -> asyncio.Future[Answers]:
-        if len(self._waiting) >= self._options.queue:
-            raise _full("the queue is full", wait)
+    def _check_bytes(self, request: InferRequest, wait: float) -> None:
         if self._waiting and self._waiting_bytes + request.x.nbytes > _LARGEST_WAITING * self._options.max_body:
             raise _full("what waits holds as many bytes as may wait", wait)
+
+    def _enqueue(
+        self, model: LoadedModel, request: InferRequest, cost: float, margin: float, deadline: float | None
+    ) -> asyncio.Future[Answers]:
         if len(self._threads) < self._options.threads:
             self._threads.append(threading.Thread(target=self._work, name="serving", daemon=True))
             self._threads[-1].start()
         future: asyncio.Future[Answers] = self._loop.create_future()
         with self._more:
-            self._waiting.append(_Job(model=model, request=request, cost_s=cost, deadline=deadline, future=future))
+            self._waiting.append(_Job(model, request, cost, margin, deadline, future))
             self._waiting_bytes += request.x.nbytes
             self._waiting_s += cost
             self._more.notify()
@@ -170,7 +176,7 @@ class Scheduler:
                 job, now = self._pop(), self._clock()
                 if job.future.cancelled():
                     continue
-                if job.deadline is not None and now + job.cost_s > job.deadline:
+                if job.deadline is not None and now + job.cost_s + job.margin_s > job.deadline:
                     self._tell(_fail, job.future, _unmeetable(self._wait_s(now)))
                     continue
                 jobs = [job, *self._companions(job, now)]
@@ -186,7 +192,7 @@ class Scheduler:
 
     def _companions(self, first: _Job, now: float) -> Sequence[_Job]:
         """What waits behind ``first`` and goes into the same batch, in order, as far as all keep their deadlines."""
-        size = self._sizes.of(first.model) if self._sizes is not None else 1
+        size = self._batch_size(first.model)
         companions: list[_Job] = []
         examples, cost, deadline = len(first.request.x), first.cost_s, first.deadline
         while self._waiting and examples < size and _batchable(first):
@@ -198,6 +204,9 @@ class Scheduler:
                 break
             companions.append(self._pop())
         return companions
+
+    def _batch_size(self, model: LoadedModel) -> int:
+        return self._sizes.of(model) if self._sizes is not None else 1
 
     def _together(self, jobs: Sequence[_Job]) -> Answers:
         if len(jobs) == 1:

@@ -3,61 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import socket
-from dataclasses import dataclass
 
 import httpx
 import numpy as np
 import pytest
 import pytest_asyncio
 from artifacts import CLASSES, SHAPE, artifact, example
+from local_endpoint import request, serving
 
 from fogline_client import Observation, Predictor
-from fogline_client.serving.options import ServingOptions
-from fogline_client.serving.server import serve, serve_sockets
+from fogline_client.serving.server import serve
 from fogline_client.serving.sockets import open_sockets
 from fogline_shared.errors import Conflict, InvalidInput, Unavailable
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@dataclass
-class Served:
-    predictor: Predictor
-    client: httpx.AsyncClient
-    port: int
-    uds: object
-    observed: list[Observation]
-
-    async def infer(self, **changes):
-        return await self.client.post("/v2/models/toy/infer", content=json.dumps(request(**changes)))
-
-
-def request(label: int = 2, **changes):
-    tensor = {"name": "input", "shape": [1, *SHAPE], "datatype": "FP32", "data": example(label).ravel().tolist()}
-    message = {"id": "a", "inputs": [tensor]}
-    for name in ("name", "shape", "datatype", "data"):
-        if name in changes:
-            tensor[name] = changes.pop(name)
-    return message | changes
-
-
-@contextlib.asynccontextmanager
-async def serving(predictor, observed, tmp_path, **options):
-    uds = tmp_path / "fogline.sock"
-    sockets = open_sockets(host="127.0.0.1", port=0, uds_path=uds)
-    port, ready = sockets[0].getsockname()[1], asyncio.Event()
-    task = asyncio.create_task(serve_sockets(predictor, sockets, uds_path=uds, ready=ready, **options))
-    await asyncio.wait_for(ready.wait(), 5)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-        yield Served(predictor, client, port, uds, observed)
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
-    assert not uds.exists()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -66,7 +28,7 @@ async def server(tmp_path_factory):
     (folder / "model.onnx").write_bytes(artifact())
     observed: list[Observation] = []
     predictor = Predictor.from_file(folder / "model.onnx", observe=observed.append)
-    async with serving(predictor, observed, folder, options=ServingOptions(max_body_mb=1)) as s:
+    async with serving(predictor, observed, folder, max_body_mb=1) as s:
         yield s
 
 
