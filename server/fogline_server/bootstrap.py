@@ -29,6 +29,7 @@ from fogline_server.rollouts import tick as rollouts_tick
 from fogline_server.schedules import tick as schedules_tick
 from fogline_server.schedules.service import Action
 from fogline_server.schema import migrate
+from fogline_server.search import jobs as search_jobs
 from fogline_server.settings import Settings
 from fogline_server.storage import service as storage
 from fogline_server.telemetry import tick as telemetry_tick
@@ -84,7 +85,7 @@ def _places(settings: Settings) -> Places:
 
 def _kinds(settings: Settings) -> tuple[JobKind, ...]:
     """Features with work for the job engine: each imports torch inside its runners only."""
-    return (*training_jobs.KINDS, *registry_jobs.KINDS, *batch_jobs.kinds(_places(settings)))
+    return (*training_jobs.KINDS, *registry_jobs.KINDS, *search_jobs.KINDS, *batch_jobs.kinds(_places(settings)))
 
 
 def build_engine(settings: Settings) -> Engine:

@@ -30,6 +30,7 @@ FEATURES_WITH_TABLES = (
     "registry",
     "rollouts",
     "schedules",
+    "search",
     "telemetry",
     "training",
     "trust",

@@ -22,6 +22,7 @@ from fogline_server.registry.jobs import KINDS as REGISTRY_KINDS
 from fogline_server.registry.model import ReleaseSpec
 from fogline_server.registry.tables import Release
 from fogline_server.registry.tick import tick
+from fogline_server.search.jobs import KINDS as SEARCH_KINDS
 from fogline_server.training.tables import Round, Run
 from fogline_shared import tensors
 from fogline_shared.recipe import Dataset, Standardisation
@@ -88,8 +89,8 @@ def places_of(blobs: BlobStore) -> Places:
 
 
 def engine_of(db: Database, blobs: BlobStore, *, lease_s: float = 10) -> Engine:
-    """An engine of the registry's and batch's kinds; rings reach nobody, jobs are executed by the caller."""
-    kinds = {kind.name: kind for kind in (*REGISTRY_KINDS, *batch.kinds(places_of(blobs)))}
+    """An engine of the registry's, the search's and batch's kinds; rings reach nobody, jobs are executed by the caller."""
+    kinds = {kind.name: kind for kind in (*REGISTRY_KINDS, *SEARCH_KINDS, *batch.kinds(places_of(blobs)))}
     return Engine(db, blobs, Doorbell(NOBODY), kinds=kinds, lease_s=lease_s, ring=lambda *_: None, retry_base_s=0.01)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from fogline_shared.recipe import Dataset, Evaluation, LabelArray
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-WARM_UP, REPEATS = 20, 200
+WARM_UP, REPEATS, TURNS = 20, 200, 4
 ZSTD_LEVEL = 19
 CALIBRATION_BINS = 15
 
@@ -85,14 +86,32 @@ def cost(model: bytes, example: FloatArray) -> dict[str, Any]:
     }
 
 
+def latencies(models: Mapping[str, bytes], example: FloatArray) -> dict[str, dict[str, float]]:
+    """By name the ``p50_us`` and ``p99_us`` of several models at batch 1, in turns: what disturbs the machine disturbs all."""
+    sessions = {name: open_session(model) for name, model in models.items()}
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for turn in range(TURNS):
+        for name, session in sessions.items():
+            times[name] += _times(session, example[np.newaxis], REPEATS // TURNS, warm_up=WARM_UP if turn == 0 else 2)
+    return {name: _percentiles(each) for name, each in times.items()}
+
+
 def _latency(session: InferenceSession, x: FloatArray) -> dict[str, float]:
+    return _percentiles(_times(session, x, REPEATS, warm_up=WARM_UP))
+
+
+def _times(session: InferenceSession, x: FloatArray, count: int, *, warm_up: int) -> list[float]:
     feed, output = {session.get_inputs()[0].name: x}, [session.get_outputs()[0].name]
     times = []
-    for _ in range(WARM_UP + REPEATS):
+    for _ in range(warm_up + count):
         start = time.perf_counter_ns()
         session.run(output, feed)
         times.append((time.perf_counter_ns() - start) / 1000)
-    p50, p99 = np.percentile(times[WARM_UP:], (50, 99))
+    return times[warm_up:]
+
+
+def _percentiles(times: list[float]) -> dict[str, float]:
+    p50, p99 = np.percentile(times, (50, 99))
     return {"p50_us": round(float(p50), 1), "p99_us": round(float(p99), 1)}
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from fogline_shared.errors import InvalidInput
@@ -42,21 +43,24 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a class of devices allows; None: anything. ``max_drop``: share of accuracy below the float parent's.
+    """What a class of devices allows; None: anything.
 
+    ``max_drop``: share of accuracy below the float parent's; ``max_worst_class_drop``: the same of the worst class.
     Raises InvalidInput ``invalid_limits``.
     """
 
     max_bytes: int | None = None
     max_p50_us: float | None = None
     max_drop: float | None = None
+    max_worst_class_drop: float | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("max_bytes", self.max_bytes), ("max_p50_us", self.max_p50_us)):
             if value is not None and not value > 0:
                 raise InvalidInput("invalid_limits", f"{name} must be above 0, not {value}")
-        if self.max_drop is not None and not 0 <= self.max_drop <= 1:
-            raise InvalidInput("invalid_limits", f"max_drop is a share between 0 and 1, not {self.max_drop}")
+        for name, value in (("max_drop", self.max_drop), ("max_worst_class_drop", self.max_worst_class_drop)):
+            if value is not None and not 0 <= value <= 1:
+                raise InvalidInput("invalid_limits", f"{name} is a share between 0 and 1, not {value}")
 
     def broken_by(self, form: Measured, parent: Measured) -> list[str]:
         """Why a form is out of the question, in words; empty: it is not."""
@@ -65,10 +69,17 @@ class Limits:
             reasons.append(f"{form.size} bytes, {self.max_bytes} allowed")
         if self.max_p50_us is not None and form.p50_us > self.max_p50_us:
             reasons.append(f"{form.p50_us:g} µs, {self.max_p50_us:g} allowed")
-        drop = round(parent.accuracy - form.accuracy, 6)
+        return [*reasons, *self.lost_by(form, parent)]
+
+    def lost_by(self, form: Measured, parent: Measured) -> list[str]:
+        """Of these reasons those that are about being right."""
+        reasons = []
+        drop, worst = round(parent.accuracy - form.accuracy, 6), round(parent.worst_class - form.worst_class, 6)
         # "not <=" rather than ">": a NaN is out.
         if self.max_drop is not None and not drop <= self.max_drop:
             reasons.append(f"loses {drop:.1%}, {self.max_drop:.1%} allowed")
+        if self.max_worst_class_drop is not None and not worst <= self.max_worst_class_drop:
+            reasons.append(f"loses {worst:.1%} in its worst class, {self.max_worst_class_drop:.1%} allowed")
         return reasons
 
 
@@ -87,13 +98,25 @@ def front(forms: Sequence[Measured]) -> list[Measured]:
     return sorted(kept, key=lambda form: (form.size, form.p50_us, form.name))
 
 
-def pick(forms: Sequence[Measured], limits: Limits, *, parent: Measured) -> Pick:
-    """Among those within the limits the most accurate; of equals the best in its worst class, the fastest, the smallest."""
-    refused = {form.name: reasons for form in forms if (reasons := limits.broken_by(form, parent))}
+def rank(form: Measured) -> tuple[float, float, float, int, str]:
+    """For sorting, best first: the most accurate; of equals the best in its worst class, the fastest, the smallest."""
+    return (-form.accuracy, -form.worst_class, form.p50_us, form.size, form.name)
+
+
+def pick(
+    forms: Sequence[Measured],
+    limits: Limits,
+    *,
+    parent: Measured,
+    also: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Pick:
+    """Among those within the limits the best by :func:`rank`. ``also``: further reasons against forms, by name."""
+    told = {form.name: [*limits.broken_by(form, parent), *also.get(form.name, ())] for form in forms}
+    refused = {name: reasons for name, reasons in told.items() if reasons}
     fit = [form for form in forms if form.name not in refused]
     if not fit:
         return Pick(taken=None, sentence=f"none of {len(forms)} is within the limits", refused=refused)
-    taken = min(fit, key=lambda form: (-form.accuracy, -form.worst_class, form.p50_us, form.size, form.name))
+    taken = min(fit, key=rank)
     sentence = (
         f"{taken.name}: {taken.accuracy:.1%} right, the most of {len(fit)} within the limits (its float parent "
         f"{parent.accuracy:.1%}), {taken.size} bytes, {taken.p50_us:g} µs"

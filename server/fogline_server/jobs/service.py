@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -15,7 +15,7 @@ from fogline_server.db.base import new_id
 from fogline_server.db.events import SYSTEM
 from fogline_server.jobs.runner import JobKind
 from fogline_server.jobs.tables import Job, Outbox
-from fogline_shared.errors import Conflict, NotFound
+from fogline_shared.errors import Conflict, FoglineError, NotFound
 from fogline_shared.states import JOB, JobState
 
 # Higher is more urgent.
@@ -90,6 +90,12 @@ def cancel(session: Session, job_id: str, *, now: datetime, actor: str = SYSTEM)
     for child in session.scalars(children.with_for_update()):
         child.cancel_requested = True
     return job
+
+
+def stop_children(session: Session, job_id: str, _error: FoglineError) -> None:
+    """For kinds with children, when a job has failed or was canceled: it wants no more of them."""
+    still_open = Job.state.in_((JobState.QUEUED, JobState.RUNNING))
+    session.execute(update(Job).where(Job.parent_id == job_id, still_open).values(cancel_requested=True))
 
 
 def retry(session: Session, job_id: str, *, kinds: Mapping[str, JobKind], now: datetime, actor: str = SYSTEM) -> Job:

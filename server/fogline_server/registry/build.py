@@ -7,22 +7,20 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-import structlog
 from sqlalchemy.orm import Session
 
 from fogline_server.compression.chain import Chain, needs_of
 from fogline_server.compression.engine import FloatArray
 from fogline_server.compression.evaluate import correct
-from fogline_server.compression.export import OUTPUT_NAME, export_onnx, fused, load_model, parent_of
-from fogline_server.compression.methods.base import Parent
+from fogline_server.compression.export import export_onnx, fused, load_model, parent_of
 from fogline_server.compression.parity import Parity, parity
-from fogline_server.compression.stamp import stamp
 from fogline_server.db import events
 from fogline_server.db.base import utc_now
 from fogline_server.distillation.choice import CONTROL, DISTILLED, Choice, choose
 from fogline_server.distillation.teaching import TRIAL, Teaching, halves
 from fogline_server.jobs.runner import JobContext, Outcome
 from fogline_server.registry import left_out
+from fogline_server.registry.forms import form_of
 from fogline_server.registry.model import INT8, STUDENT, STUDENT_INT8, TEACHER, ReleaseSpec
 from fogline_server.registry.service import building_release, submit_evaluations
 from fogline_server.registry.tables import Release, Variant
@@ -33,8 +31,6 @@ from fogline_shared.recipe import Recipe, Standardisation, check_data, load_reci
 
 # Role of a run → size of the model it trained and the variant its export is.
 _ROLES = {"teacher": ("teacher", TEACHER), CONTROL: ("student", STUDENT), DISTILLED: ("student", STUDENT)}
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +86,7 @@ def build_artifacts(
     failed: dict[str, FoglineError] = {}
     for name, chain in made.items():
         try:
-            model = _compressed(chain, parent)
-            artifacts[name] = stamp(
-                model, recipe=recipe, variant=name, output_name=OUTPUT_NAME, examples=parent.examples
-            )
+            artifacts[name] = form_of(chain, parent, recipe, name)
         except (InvalidInput, Corrupt) as error:
             if name not in spare:
                 raise
@@ -102,17 +95,6 @@ def build_artifacts(
         artifacts[TEACHER] = exported["teacher"]
         compared[TEACHER] = _compared(recipe, "teacher", sources["teacher"], exported["teacher"], parent.examples)
     return Built(artifacts=artifacts, choice=choice, parity=compared, taught=taught, failed=failed)
-
-
-def _compressed(chain: Chain, parent: Parent) -> bytes:
-    """Methods run a recipe's own code and large libraries: whatever they stumble over is that chain's failure."""
-    try:
-        return chain.compress(parent)
-    except (FoglineError, OSError, MemoryError):
-        raise
-    except Exception as error:
-        log.exception("chain_crashed", chain=str(chain))
-        raise Corrupt("chain_crashed", f"{type(error).__name__}: {error}"[:400]) from error
 
 
 def _exported(recipe: Recipe, role: str, source: Source) -> bytes:

@@ -47,7 +47,7 @@ def create_release(session: Session, spec: ReleaseSpec, *, now: datetime, actor:
     for role, run_id in spec.runs.items():
         # Locked: from now on it is not extended.
         _check_run(session.get(Run, run_id, with_for_update=True), run_id, role=role, recipe=spec.recipe)
-    release = _new_release(session, spec.name, spec.recipe, now=now)
+    release = new_release(session, spec.name, spec.recipe, now=now)
     release.default_variant = spec.default_variant
     release.lineage = {"spec": spec.as_json(), "runs": dict(spec.runs)} | ({"teachers": teachers} if teachers else {})
     session.flush()
@@ -90,7 +90,7 @@ def import_release(
     check_name(name, what="release name", limit=80)
     size = blobs.size(digest)
     like = ready_release(session, like_release_id) if like_release_id else None
-    release = _new_release(session, name, like.recipe if like else "", now=now)
+    release = new_release(session, name, like.recipe if like else "", now=now)
     release.lineage = {"imported": {"digest": digest, "size": size, "like": like.id if like else None}}
     session.flush()
     _submit(session, "import_model", release, now=now, actor=actor)
@@ -98,9 +98,15 @@ def import_release(
     return release
 
 
-def _new_release(session: Session, name: str, recipe: str, *, now: datetime) -> Release:
+def check_name_free(session: Session, name: str) -> None:
+    """Raise Conflict ``release_name_taken`` if there is a release of that name."""
     if session.scalar(select(Release.id).where(Release.name == name)) is not None:
         raise Conflict("release_name_taken", f"there is a release named {name!r} already", name=name)
+
+
+def new_release(session: Session, name: str, recipe: str, *, now: datetime) -> Release:
+    """An empty BUILDING release; raises Conflict ``release_name_taken``."""
+    check_name_free(session, name)
     release = Release(
         id=new_id("rel"),
         name=name,

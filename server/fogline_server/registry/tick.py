@@ -80,6 +80,8 @@ def _seal(session: Session, release: Release, variants: list[Variant], *, now: d
         facts.append({"step": "taught", **release.lineage["taught"]})
     if "imported" in release.lineage:
         facts.append({"step": "imported", **release.lineage["imported"]})
+    if "searched" in release.lineage:
+        facts.append({"step": "searched", **release.lineage["searched"]})
     facts += [each.facts for each in left_out.of_release(release)]
     links = chain([*facts, *(facts_of_variant(v) for v in variants)])
     release.lineage = {**release.lineage, "chain": links, "head": head_of(links)}

@@ -21,6 +21,7 @@ from fogline_server.jobs.tables import Job
 from fogline_server.registry.tables import Delta, Release, Variant
 from fogline_server.rollouts.tables import Assignment, Desired, Rollout, Stage
 from fogline_server.schedules.tables import Schedule
+from fogline_server.search.tables import Candidate, Search, Trial
 from fogline_server.training.tables import Round, Run, Task, Update
 from fogline_shared.states import JobState, RunState
 
@@ -32,6 +33,8 @@ _RUN_WORKS = ~Run.state.in_([RunState.SUCCEEDED, RunState.FAILED, RunState.CANCE
 _RUN_MAY_GO_ON = ~Run.state.in_([RunState.FAILED, RunState.CANCELED])
 _parent = aliased(Job)
 _JOB_MAY_GO_ON = ~_parent.state.in_([JobState.SUCCEEDED, JobState.CANCELED])
+# What a search has found it may come back to; of one that has ended its result names the front, which stays.
+_SEARCH_MAY_GO_ON = and_(Search.id.is_not(None), _JOB_MAY_GO_ON)
 # An asynchronous run that is extended takes what is still in its buffer; only its updates are given a step.
 _run_of_taken = aliased(Task)
 _ASYNCHRONOUS = Run.id.in_(
@@ -67,6 +70,11 @@ class Holder:
 
 _OF_TASK = ((Run, Run.id == Task.run_id), (Update, Update.task_id == Task.id))
 _OF_UPDATE = ((Task, Task.id == Update.task_id), (Run, Run.id == Task.run_id))
+_OF_CANDIDATE = (
+    (Trial, Trial.key == Candidate.key),
+    (Search, Search.id == Trial.search_id),
+    (_parent, _parent.id == Search.job_id),
+)
 _OF_ROUND = ((Run, Run.id == Round.run_id),)
 
 # The first that names a blob says what it is.
@@ -79,6 +87,11 @@ HOLDERS: tuple[Holder, ...] = (
     Holder(column=Delta.target_digest, kind="artifact"),
     Holder(column=Delta.base_digest, kind="artifact"),
     Holder(column=Delta.digest, kind="delta"),
+    Holder(column=Candidate.digest, kind="candidate", needed=_SEARCH_MAY_GO_ON, joins=_OF_CANDIDATE),
+    Holder(column=Search.result, kind="candidate"),
+    Holder(column=Search.spec, kind="other"),
+    Holder(column=Candidate.metrics, kind="other"),
+    Holder(column=Candidate.error, kind="other"),
     # Its parameters are what a run has come to; a release or another run may begin from those of any.
     Holder(column=Run.params_digest, kind="parameters"),
     Holder(column=Run.strategy_state_digest, kind="strategy state", needed=_RUN_MAY_GO_ON),
@@ -126,6 +139,9 @@ KEEPS_NOTHING: Mapping[str, str] = {
     "idempotent_requests.fingerprint": "the hash of a request",
     "idempotent_requests.body": "an answer that was given",
     "privacy_accounts.secret": "what noise is drawn from",
+    "compression_candidates.key": "the hash of what a candidate is made of",
+    "compression_candidates.chain": "methods and options",
+    "compression_trials.key": "the same",
     "populations.tags": "words",
     "devices.tags": "words",
     "devices.recipes": "words",

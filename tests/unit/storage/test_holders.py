@@ -16,6 +16,7 @@ from fogline_server.db.database import Database
 from fogline_server.jobs.tables import Job
 from fogline_server.registry.tables import Release
 from fogline_server.schema import METADATA, create_all
+from fogline_server.search.tables import Candidate, Search, Trial
 from fogline_server.storage.holders import HOLDERS, KEEPS_NOTHING, Holder, kinds, needed
 from fogline_server.training.tables import Round, Run, Task, Update
 from fogline_shared.states import JobState
@@ -87,6 +88,9 @@ def test_what_a_row_names_is_needed_while_work_goes_on(session: Session, holder:
     links = {"run_id": run.id, "job_id": job.id}
     if holder.column.class_ is Update:
         links["task_id"] = add(session, Task, run_id=run.id).id
+    if holder.column.class_ is Candidate:
+        search = add(session, Search, job_id=job.id)
+        links["key"] = add(session, Trial, search_id=search.id, key=f"{next(NUMBERS):x}").key
     columns = holder.column.class_.__table__.columns
     is_json = isinstance(columns[holder.column.key].type, JSON)
     value = [{"deep": {"name": f"sha256:{digest}"}}] if is_json else digest
