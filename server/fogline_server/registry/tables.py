@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, String
+from sqlalchemy import BigInteger, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fogline_server.db.base import Base
@@ -66,3 +66,26 @@ class Alias(Base):
     name: Mapped[str] = mapped_column(String(40), primary_key=True)
     release_id: Mapped[str] = mapped_column(ForeignKey("releases.id"))
     moved_at: Mapped[datetime]
+
+
+class Measurement(Base):
+    """What a device was asked to measure of a variant, and what it answered; the device is offered it until it has, or it expires."""
+
+    __tablename__ = "measurements"
+    __table_args__ = (Index("ix_measurements_device_state", "device_id", "state"),)
+
+    id: Mapped[str] = mapped_column(String(60), primary_key=True)
+    release_id: Mapped[str] = mapped_column(ForeignKey("releases.id"), index=True)
+    variant: Mapped[str] = mapped_column(String(40))
+    digest: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int] = mapped_column(BigInteger)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
+    # The device's class when it was asked: figures are of that class, whatever the device becomes.
+    device_class: Mapped[str] = mapped_column(String(40))
+    state: Mapped[str] = mapped_column(String(20))
+    # p50_us, p99_us, load_ms, memory_bytes … (fogline_shared.measurement)
+    metrics: Mapped[dict[str, Any] | None]
+    error: Mapped[dict[str, Any] | None]
+    asked_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    answered_at: Mapped[datetime | None]
