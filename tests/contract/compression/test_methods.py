@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from functools import cache
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from tiny_recipe import Tiny, signals
@@ -15,8 +16,9 @@ from tiny_release import trained
 from fogline_server.compression.chain import Chain, Link
 from fogline_server.compression.engine import open_session
 from fogline_server.compression.evaluate import agreement, evaluate
-from fogline_server.compression.export import export_module, fused, load_model
+from fogline_server.compression.export import OPSET, export_module, fused, load_model
 from fogline_server.compression.methods.base import PACKAGE, Candidate, Needs, Parent, Stage, load_method
+from fogline_server.registry.foreign import check_foreign
 from fogline_shared.errors import FoglineError, InvalidInput
 from fogline_shared.plugins import load_module, module_names
 from fogline_shared.recipe import Standardisation
@@ -90,6 +92,16 @@ def test_a_method_keeps_signature_and_nearly_all_answers(name: str) -> None:
     tolerance = COSTLY if name in CUTS else 0.05
     assert agreement(compressed(name), parent().model, unseen.x) > 1 - tolerance
     assert evaluate(compressed(name), unseen).accuracy > evaluate(parent().model, unseen).accuracy - tolerance
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_writes_what_every_device_takes(name: str) -> None:
+    model = compressed(name)
+    check_foreign(model)
+    (opset,) = [each.version for each in onnx.load_from_string(model).opset_import if not each.domain]
+    assert opset == (21 if name == "int16_activations" else OPSET)
+    (given,), (answer,) = open_session(model).get_inputs(), open_session(model).get_outputs()
+    assert (given.shape, answer.shape) == (["batch", 6, 32], ["batch", 4])
 
 
 @pytest.mark.parametrize("name", [name for name in IN_TORCH if load_method(name).leaves is Stage.TORCH])
