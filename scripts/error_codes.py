@@ -51,6 +51,7 @@ COMPUTED: Mapping[tuple[str, str], tuple[str, ...]] = {
         "release_failed",
         "rollout_failed",
         "run_failed",
+        "search_failed",
     ),
     ("server/fogline_server/coordinator.py", "code"): ("bad_address", "port_in_use"),
     ("server/fogline_server/registry/importing.py", "answer['code']"): (),

@@ -16,6 +16,7 @@ IDS = {
     "schedule_id": "schedule",
     "key_id": "key",
     "release": "release",
+    "search_id": "search",
 }
 
 # In this order: method, route, what to send, the expected status.
@@ -68,6 +69,21 @@ CASES: list[Case] = [
     ("GET", "/v1/releases/{release}/notes", {}, 200),
     ("GET", "/v1/releases/{release}/pick", {"params": {"max_drop": 0.01}}, 200),
     ("POST", "/v1/releases/{release}:verify", {}, 200),
+    ("GET", "/v1/compression-searches", {"params": {"limit": 1}}, 200),
+    (
+        "POST",
+        "/v1/compression-searches",
+        {
+            "json": {
+                "release": "tiny-1",
+                "name": "small",
+                "chains": [[{"method": "float16"}]],
+                "limits": {"max_bytes": 9},
+            }
+        },
+        201,
+    ),
+    ("GET", "/v1/compression-searches/{search_id}", {}, 200),
     ("GET", "/v1/aliases", {}, 200),
     ("PUT", "/v1/aliases/{alias}", {"path": {"alias": "candidate"}, "json": {"release": "tiny-1"}}, 200),
     ("GET", "/v1/trust", {}, 200),

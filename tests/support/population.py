@@ -28,6 +28,8 @@ from fogline_server.rollouts import service as rollouts
 from fogline_server.rollouts.plan import RolloutPlan
 from fogline_server.rollouts.tables import Assignment, Stage
 from fogline_server.schedules.service import ScheduleSpec, create_schedule
+from fogline_server.search.model import SearchSpec
+from fogline_server.search.service import start_search
 from fogline_server.telemetry.ingest import ingest
 from fogline_server.training.service import create_run
 from fogline_server.training.spec import RunSpec
@@ -56,6 +58,7 @@ class Population:
     failed_batch: str
     schedule: str
     key: str
+    search: str
     digest: str
     # Root and targets that are trusted, and a root of strangers; the plant has the keys.
     trusted: list[str] = field(default_factory=list)
@@ -84,8 +87,10 @@ def populate(db: Database, blobs: BlobStore, ring: KeyRing) -> Population:
         training = jobs.get_job(session, run.job_id)
         training.state, training.done, training.started_at = "RUNNING", 5, now - timedelta(seconds=50)
         training.message = "round 6: 7 of 10 replies"
+        # That nothing needs.
         release = _release(session, digest, finished.id, now)
         session.flush()
+        search = start_search(session, release.id, SearchSpec(), now=now, actor="test")
         rollout, draft = _rollouts(session, release.id, devices, now)
         batch = _batch(session, release.id, now)
         failed = jobs.submit(session, "quantize", {"release_id": "rel_x"}, queue="compute", now=now)
@@ -118,6 +123,7 @@ def populate(db: Database, blobs: BlobStore, ring: KeyRing) -> Population:
             failed_batch=failed_batch.id,
             schedule=schedule.id,
             key=key.id,
+            search=search.id,
             digest=digest,
         )
 

@@ -21,6 +21,7 @@ from fogline_server.cli.commands import (
     releases,
     rollouts,
     runs,
+    searches,
     simulate,
     storage,
     trust,
@@ -41,11 +42,13 @@ app = typer.Typer(
 app.add_typer(processes.app)
 app.command()(demo)
 app.command()(simulate.simulate)
+app.command()(searches.compress)
 for _name, _group in {
     "device": devices.devices,
     "token": devices.tokens,
     "run": runs.app,
     "release": releases.app,
+    "search": searches.app,
     "rollout": rollouts.app,
     "job": jobs.app,
     "schedule": others.schedules,

@@ -38,6 +38,7 @@ NOT_FOUND: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/v1/runs"): {"json": {"recipe": "tiny", "distil_from": "run_x"}},
     ("POST", "/v1/releases"): {"json": {"name": "t", "recipe": "tiny", "student_run": "run_x"}},
     ("POST", "/v1/releases:import"): {"params": {"name": "f", "like": "nope"}, "content": b"x"},
+    ("POST", "/v1/compression-searches"): {"json": {"release": "nope"}},
     ("POST", "/v1/rollouts"): {"json": {"release": "nope"}},
     ("POST", "/v1/jobs"): {"json": {"kind": "batch", "release": "nope", "input": "a", "output": "b"}},
 }
@@ -58,6 +59,7 @@ CONFLICT: dict[tuple[str, str], tuple[dict[str, Any], str]] = {
     ("POST", "/v1/releases:import"): ({"params": {"name": "tiny-1"}, "content": b"x"}, "release_name_taken"),
     ("GET", "/v1/releases/{release}/pick"): ({"path": {"release": "unbuilt"}}, "release_not_ready"),
     ("POST", "/v1/releases/{release}:verify"): ({"path": {"release": "unbuilt"}}, "release_not_ready"),
+    ("POST", "/v1/compression-searches"): ({"json": {"release": "unbuilt"}}, "release_not_ready"),
     ("PUT", "/v1/aliases/{alias}"): ({"json": {"release": "unbuilt"}}, "release_not_ready"),
     ("POST", "/v1/releases/{release}/notes"): ({"repeated": {"json": {"text": "a"}}}, "idempotency_key_reused"),
     ("POST", "/v1/rollouts"): ({"json": {"release": "tiny-1", "start": True}}, "rollout_active"),

@@ -1,0 +1,127 @@
+"""``fogline compress`` and ``fogline search``: quantities as people write them, the result as they read it."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from sqlalchemy import select
+
+from fogline_server.cli.api import CliError
+from fogline_server.cli.exits import Exit
+from fogline_server.cli.quantities import bytes_of, microseconds_of, share_of
+from fogline_server.db.base import utc_now
+from fogline_server.db.database import Database
+from fogline_server.jobs.tables import Job
+from fogline_server.search.tables import Search
+
+
+def test_a_search_is_asked_for_with_units(fogline, sqlite_plant):
+    limits = ("--max-bytes", "40 kB", "--max-p50", "2ms", "--max-drop", "0.5", "--max-worst-class-drop", "2")
+    chains = ("--chain", "prune_channels:share=0.25,int8_static", "--chain", "float16")
+    made = fogline("compress", "champion", *limits, *chains, "--steps", 90, "--name", "small", "--json").json
+    assert made["spec"] == {
+        "name": "small",
+        "limits": {"max_bytes": 40_000, "max_p50_us": 2000.0, "max_drop": 0.005, "max_worst_class_drop": 0.02},
+        "chains": [
+            [{"method": "prune_channels", "options": {"share": 0.25}}, {"method": "int8_static", "options": {}}],
+            [{"method": "float16", "options": {}}],
+        ],
+        "steps": 90,
+        "seed": 0,
+    }
+    assert (made["state"], made["result"], made["release_id"]) == ("QUEUED", None, sqlite_plant.ids.release)
+    assert fogline("search", "list", "--json").json[0]["id"] == made["id"]
+    for wrong, code in (
+        (("--max-bytes", "40 kilo"), "unreadable_quantity"),
+        (("--max-p50", "2"), "unreadable_quantity"),
+        (("--max-drop", "-1"), "unreadable_quantity"),
+        (("--max-drop", "101"), "invalid_request"),
+        (("--chain", "magic"), "unknown_method"),
+        (("--chain", "int8_static,finetune"), "chain_order"),
+        (("--steps", "0"), "invalid_search"),
+        (("--name", "Not A Name"), "invalid_request"),
+    ):
+        said = fogline("compress", "champion", *wrong)
+        assert (said.code, code in said.err) == (Exit.INVALID, True), said.err
+    assert fogline("compress", "nobody").code == Exit.NOT_FOUND
+    assert fogline("search", "show", "nobody").code == Exit.NOT_FOUND
+
+
+CANDIDATE = {
+    "number": 0,
+    "name": "float16-c33fba",
+    "chain": "float16",
+    "trains": False,
+    "single": True,
+    "final": True,
+    "front": True,
+    "digest": None,
+    "metrics": None,
+    "rungs": [],
+    "why_not": ["5671 bytes, 10 allowed"],
+}
+RESULT = {
+    "candidates": [CANDIDATE],
+    "cached": 1,
+    "trials": 1,
+    "front": [],
+    "pick": None,
+    "sentence": "none of 1 is within the limits",
+    "best_single": None,
+    "best_single_sentence": "none of 1 is within the limits",
+    "evidence": {"kind": "holdout", "choosing": 100, "judging": 100},
+    "release": None,
+}
+
+
+def conclude(db: Database, search_id: str) -> None:
+    with db.transaction() as session:
+        search = session.get_one(Search, search_id)
+        search.result = RESULT
+        job = session.get_one(Job, search.job_id)
+        job.state, job.finished_at = "SUCCEEDED", utc_now()
+
+
+def test_a_search_that_finds_nothing_says_so(fogline, sqlite_plant):
+    conclude(sqlite_plant.db, sqlite_plant.ids.search)
+    shown = fogline("search", "show", sqlite_plant.ids.search)
+    assert (shown.code, "5671 bytes, 10 allowed" in shown.out) == (0, True)
+    assert "the holdout: 100 examples choose, 100 judge" in shown.out
+
+
+def test_waiting_for_a_search_that_finds_nothing_ends_with_a_code_of_its_own(fogline, sqlite_plant):
+    def meanwhile() -> None:
+        while True:
+            with sqlite_plant.db.read() as session:
+                newest = session.scalars(select(Search.id).order_by(Search.id.desc())).first()
+            if newest != sqlite_plant.ids.search:
+                return conclude(sqlite_plant.db, newest)
+            time.sleep(0.02)
+
+    worker = threading.Thread(target=meanwhile)
+    worker.start()
+    waited = fogline("compress", "champion", "--wait")
+    worker.join()
+    assert waited.code == Exit.FAILED
+    assert "error: nothing_fits: none of 1 is within the limits" in waited.err
+    assert waited.out.startswith("search_")
+
+
+def test_quantities_are_read_as_people_write_them():
+    for text, wanted in (("40kB", 40_000), ("1.5 MB", 1_500_000), ("64KiB", 65_536), ("17", 17), (None, None)):
+        assert bytes_of(text, "--max-bytes") == wanted
+    for text, us in (("2ms", 2000.0), ("500us", 500.0), ("500 µs", 500.0), (".1s", 100_000.0)):
+        assert microseconds_of(text, "--max-p50") == us
+    assert (share_of("0.5", "--max-drop"), share_of("2 %", "--max-drop")) == (0.005, 0.02)
+    for read, text in (
+        (bytes_of, "40kg"),
+        (bytes_of, "k"),
+        (microseconds_of, "5"),
+        (share_of, "nan"),
+        (share_of, "1e3"),
+    ):
+        with pytest.raises(CliError) as refused:
+            read(text, "--limit")
+        assert refused.value.code == "unreadable_quantity"
