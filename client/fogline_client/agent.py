@@ -31,15 +31,17 @@ from fogline_client.identity import Identity
 from fogline_client.inference.engines.base import DEFAULT_ENGINE, load_engine
 from fogline_client.inference.predictor import Predictor
 from fogline_client.journal import Journal
+from fogline_client.measuring.measuring import Measuring, MeasuringParts
 from fogline_client.outbox import Outbox
 from fogline_client.personal import Personal, PersonalParts
 from fogline_client.serving import server, sockets
 from fogline_client.slots import Slots
 from fogline_client.sources.base import Source, feed, load_source
 from fogline_client.sync import Sync, SyncParts
-from fogline_client.tasks import Host, TaskParts, Tasks
+from fogline_client.tasks import TaskParts, Tasks
 from fogline_client.telemetry.recorder import Recorder
 from fogline_client.telemetry.spool import Spool
+from fogline_client.training.host import host_of
 from fogline_client.trust.check import TufTrust
 from fogline_client.updater import Updater, UpdaterParts
 from fogline_shared import __version__
@@ -105,13 +107,15 @@ class Agent:
         )
         self._facts = Facts(config, changed=self._sync.wake)
         slots = Slots(state.slots)
+        fetch = Deltas(slots, ask=self._sync.deltas, fetch=self._sync.fetch).fetch
+        trust = TufTrust(state.trust, self._sync.metadata, self._sync.online.wait)
         self._updater = Updater(
             UpdaterParts(
                 slots=slots,
                 journal=Journal(state.journal),
                 runtime=self._predictor,
-                fetch=Deltas(slots, ask=self._sync.deltas, fetch=self._sync.fetch).fetch,
-                trust=TufTrust(state.trust, self._sync.metadata, self._sync.online.wait),
+                fetch=fetch,
+                trust=trust,
                 tell=self._tell,
                 health=self._recorder.health,
                 incoming=state.incoming,
@@ -125,13 +129,26 @@ class Agent:
                 options=config.recipe_options,
                 slots=slots,
                 predictor=self._predictor,
-                settled=lambda: self._updater.journal.ledger.attempt is None,
+                settled=self._settled,
                 health=self._recorder.health,
                 tell=self._tell_personal,
                 after_s=config.personalise_after_s,
             )
         )
-        self._host = _training_host(state, config)
+        measuring = Measuring(
+            MeasuringParts(
+                folder=state.measuring,
+                slots=slots,
+                fetch=fetch,
+                trust=trust,
+                facts=self._facts.measure,
+                settled=self._settled,
+                waits=self._waits,
+                engine=config.engine,
+                engine_options=config.engine_options,
+            )
+        )
+        self._host = host_of(state, config)
         self._tasks = Tasks(
             TaskParts(
                 recipe=config.recipe,
@@ -142,6 +159,7 @@ class Agent:
                 # Parameters serve one round, and their digest is checked again before they do.
                 fetch=partial(self._sync.fetch, flush=False),
                 upload=self._sync.upload,
+                measure=measuring.answer,
                 waits=self._waits,
             )
         )
@@ -228,6 +246,10 @@ class Agent:
     def _tell_personal(self, facts: Mapping[str, Scalar]) -> None:
         self._facts.personal = facts
         self._facts.look()
+
+    def _settled(self) -> bool:
+        """Whether no update is under way."""
+        return self._updater.journal.ledger.attempt is None
 
     def _waits(self) -> Iterator[float]:
         return full_jitter(self._rng, base_s=0.5, cap_s=30.0)
@@ -340,20 +362,6 @@ class _Feeding:
             log.info("source ended", answered=fed.answered, failed=fed.failed, late=fed.late)
         except FoglineError as error:
             log.error("source failed", code=error.code, reason=error.message)  # noqa: TRY400 - it is no fault of ours
-
-
-def _training_host(state: StateDir, config: AgentConfig) -> Host | None:
-    if not config.recipe:
-        return None
-    from fogline_client.training.host import TrainingHost
-
-    return TrainingHost(
-        config.recipe,
-        config.recipe_options,
-        state.training,
-        local_epsilon=config.local_epsilon,
-        local_delta=config.local_delta,
-    )
 
 
 def _wake(loop: asyncio.AbstractEventLoop, sync: Sync) -> None:

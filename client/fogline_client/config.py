@@ -120,6 +120,10 @@ class StateDir:
         return self.root / "personal"
 
     @property
+    def measuring(self) -> Path:
+        return self.root / "measuring"
+
+    @property
     def trust(self) -> TrustDir:
         return TrustDir(path=self.root / "trust")
 

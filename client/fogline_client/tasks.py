@@ -1,4 +1,4 @@
-"""Answers the coordinator's tasks, one at a time: fetch what a task reads, let the training child work, keep the reply, send it.
+"""Answers the coordinator's tasks, one at a time: fetch what a task reads, let a child train or measure, keep the reply, send it.
 
 An agent killed meanwhile is simply offered the task again; a reply that exists is sent again until it is acknowledged, and
 the coordinator counts it once.
@@ -22,6 +22,7 @@ from fogline_client.attributes import Facts
 from fogline_client.outbox import Outbox
 from fogline_shared.eligibility import Eligibility
 from fogline_shared.errors import Conflict, ErrorKind, Exhausted, FoglineError, InvalidInput
+from fogline_shared.measurement import MEASURE
 from fogline_shared.privacy.local import MARK
 from fogline_shared.protocol import TaskOffer, TaskReply
 
@@ -49,6 +50,8 @@ class TaskParts:
     blobs: Path
     fetch: Callable[[str, int, Path], Awaitable[None]]
     upload: Callable[[TaskReply, Path | None], Awaitable[bool]]
+    # Answers tasks of the kind ``measure``; raises FoglineError why not.
+    measure: Callable[[TaskOffer], Awaitable[TaskReply]]
     waits: Callable[[], Iterator[float]]
     clock: Callable[[], float] = time.time
     # A reply that the coordinator has not taken by then is flushed to disk.
@@ -118,6 +121,8 @@ class Tasks:
     async def _answer(self, offer: TaskOffer) -> tuple[Path | None, TaskReply]:
         """Work on a task. Whatever goes wrong here is the device's answer, with a code, and not an exception."""
         try:
+            if offer.kind == MEASURE:
+                return None, await self._p.measure(offer)
             return await self._train(offer)
         except FoglineError as error:
             log.warning("task failed", task=offer.task_id, code=error.code, reason=error.message)

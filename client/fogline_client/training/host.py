@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from fogline_client.config import AgentConfig, StateDir
 from fogline_client.training import exchange
 from fogline_client.training.exchange import Done, Order, Start
 from fogline_shared.protocol import TaskOffer, TaskReply
@@ -176,3 +177,16 @@ class TrainingHost:
         with contextlib.suppress(ProcessLookupError):
             child.kill()
         return await child.wait()
+
+
+def host_of(state: StateDir, config: AgentConfig) -> TrainingHost | None:
+    """What trains on this device; None: it does not."""
+    if not config.recipe:
+        return None
+    return TrainingHost(
+        config.recipe,
+        config.recipe_options,
+        state.training,
+        local_epsilon=config.local_epsilon,
+        local_delta=config.local_delta,
+    )

@@ -57,6 +57,8 @@ class TufTrust:
         self._deadline_s = deadline_s
         self._clock = clock
         self._passed: tuple[Wanted, float] | None = None
+        # An update and a measurement may ask at once; each check writes down what it has verified.
+        self._turn = asyncio.Lock()
 
     async def check(self, desired: DesiredState) -> None:
         """Raises as :func:`fogline_client.trust.verify.verify` does; also Unavailable ``trust_too_slow``,
@@ -71,12 +73,14 @@ class TufTrust:
         if self._passed is not None and self._passed[0] == wanted and time.monotonic() < self._passed[1]:
             return
         await self._online()  # a device may be offline for weeks; only what a connection brings is timed
-        try:
-            async with asyncio.timeout(self._deadline_s):
-                await self._pin()
-                answer = await self._ask(wanted)
-        except TimeoutError as error:
-            raise Unavailable("trust_too_slow", f"the metadata did not come within {self._deadline_s:g} s") from error
+        async with self._turn:
+            try:
+                async with asyncio.timeout(self._deadline_s):
+                    await self._pin()
+                    answer = await self._ask(wanted)
+            except TimeoutError as error:
+                message = f"the metadata did not come within {self._deadline_s:g} s"
+                raise Unavailable("trust_too_slow", message) from error
         self._passed = wanted, time.monotonic() + _HOLDS_S
         log.info("artifact is signed", target=wanted.path, root=answer["root"])
 
@@ -139,7 +143,7 @@ def begin(trust: TrustDir, root: bytes) -> None:
 
 def pin(trust: TrustDir, root: bytes) -> None:
     """Begin with this root; raises Exhausted ``disk_full``."""
-    trust.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    durable.make_folder(trust.path, mode=0o700)
     durable.write(trust.pinned, root)
 
 

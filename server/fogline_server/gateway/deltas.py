@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
+from fogline_server.db.base import utc_now
 from fogline_server.devices.service import require_admitted
 from fogline_server.registry.deltas import service
+from fogline_server.registry.measurements import offers as measurements
 from fogline_server.rollouts import desired
 from fogline_server.rollouts.tables import Desired
 from fogline_shared.delta import VERSION
@@ -18,15 +20,19 @@ _MOST_HELD = 8
 
 
 def offered(device_id: str, request: pb.DeltasRequest, session: Session) -> pb.DeltasReply:
-    """The cheapest way to the artifact the device should run; raises NotFound ``blob_not_found`` for any other."""
+    """The cheapest way to an artifact the device should run or measure; raises NotFound ``blob_not_found`` for any other."""
     require_admitted(session, device_id)
     row = session.get(Desired, device_id)
-    if row is None or not desired.reads(session, device_id, request.target_digest):
+    sizes = measurements.artifacts_of(session, device_id, now=utc_now())
+    if row is not None and desired.reads(session, device_id, request.target_digest):
+        sizes[row.artifact_digest] = row.artifact_size
+    size = sizes.get(request.target_digest)
+    if size is None:
         raise NotFound("blob_not_found", f"no artifact {request.target_digest[:80]!r} for this device")
     if request.version < VERSION:
         return pb.DeltasReply()
     held = request.held[:_MOST_HELD]
-    return deltas_to_pb(service.way(session, row.artifact_digest, row.artifact_size, held))
+    return deltas_to_pb(service.way(session, request.target_digest, size, held))
 
 
 def assignment_reading(session: Session, device_id: str, digest: str) -> str | None:
@@ -36,3 +42,9 @@ def assignment_reading(session: Session, device_id: str, digest: str) -> str | N
         return None
     may = desired.reads(session, device_id, digest) or service.leads_to(session, digest, row.artifact_digest)
     return row.assignment_id if may else None
+
+
+def measurement_reading(session: Session, device_id: str, digest: str) -> bool:
+    """Whether the device may fetch a blob to measure it, or because it leads to what it is to measure."""
+    measured = measurements.artifacts_of(session, device_id, now=utc_now())
+    return digest in measured or any(service.leads_to(session, digest, target) for target in measured)

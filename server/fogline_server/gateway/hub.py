@@ -136,7 +136,7 @@ class Hub:
         while True:
             await asyncio.sleep(self._parts.options.poll_s)
             if self._connections:
-                ends = await self._parts.read(heads)
+                ends = await self._parts.read(partial(heads, now=utc_now()))
                 self.mark(device_id for device_id, each in self._connections.items() if each.behind(ends))
 
     async def _deliver(self) -> None:

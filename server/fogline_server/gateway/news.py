@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session
 from fogline_server.blobs.store import BlobStore
 from fogline_server.devices.service import require_admitted
 from fogline_server.devices.tables import Device
+from fogline_server.gateway import work
 from fogline_server.rollouts import desired
 from fogline_server.rollouts.tables import Desired
-from fogline_server.training import offers
-from fogline_server.training.tables import Task
 from fogline_shared.errors import FoglineError
+from fogline_shared.measurement import MEASURE
 from fogline_shared.protocol import DesiredState, TaskOffer
 from fogline_shared.states import DeviceState
 
@@ -31,11 +31,11 @@ class News:
 
 
 def news_of(session: Session, device_ids: Collection[str], *, now: datetime) -> dict[str, News]:
-    """The present truth for each device, in three queries whatever their number."""
+    """The present truth for each device, in a few queries whatever their number."""
     # Held until the end: the session finds them again without asking.
     known = session.scalars(select(Device).where(Device.id.in_(device_ids))).all()
     wanted = desired.desired_of(session, device_ids)
-    tasks = offers.open_tasks_of(session, device_ids, now=now)
+    tasks = work.open_tasks_of(session, device_ids, now=now)
     news = {}
     for device_id in device_ids:
         try:
@@ -49,10 +49,13 @@ def news_of(session: Session, device_ids: Collection[str], *, now: datetime) -> 
 
 
 def with_contents(news: News, blobs: BlobStore, read: dict[str, bytes], *, limit: int) -> News:
-    """The same, with blobs of up to ``limit`` bytes beside the tasks that read them. ``read``: by digest, what has been read before."""
+    """The same, with blobs of up to ``limit`` bytes beside the tasks that read them. ``read``: by digest, what has been read before.
+
+    A device asks for what it measures: it may hold it, or have measured it before.
+    """
     tasks = []
     for task in news.tasks:
-        small = [blob.digest for blob in task.blobs if blob.size <= limit]
+        small = [blob.digest for blob in task.blobs if blob.size <= limit and task.kind != MEASURE]
         for digest in small:
             # A device that finds a blob missing asks for it, and is told.
             if digest not in read and blobs.exists(digest):
@@ -63,20 +66,17 @@ def with_contents(news: News, blobs: BlobStore, read: dict[str, bytes], *, limit
 
 @dataclass(frozen=True, kw_only=True)
 class Heads:
-    """The ends of everything that can be new, for the whole fleet, in three queries whatever its size."""
+    """The ends of everything that can be new, for the whole fleet, in a few queries whatever its size."""
 
     open_tasks: Mapping[str, Collection[str]]
     generations: Mapping[str, int]
     revoked: Collection[str]
 
 
-def heads(session: Session) -> Heads:
+def heads(session: Session, *, now: datetime) -> Heads:
     """Open task ids and desired generation by device, and who is revoked."""
-    tasks: dict[str, set[str]] = {}
-    for task_id, device_id in session.execute(select(Task.id, Task.device_id).where(Task.closed.is_(False))):
-        tasks.setdefault(device_id, set()).add(task_id)
     generations = {
         row.device_id: row.generation for row in session.execute(select(Desired.device_id, Desired.generation))
     }
     revoked = session.scalars(select(Device.id).where(Device.state == DeviceState.REVOKED)).all()
-    return Heads(open_tasks=tasks, generations=generations, revoked=frozenset(revoked))
+    return Heads(open_tasks=work.open_ids(session, now=now), generations=generations, revoked=frozenset(revoked))

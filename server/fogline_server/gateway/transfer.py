@@ -18,11 +18,12 @@ from sqlalchemy.orm import Session
 
 from fogline_server.db.base import utc_now
 from fogline_server.devices.service import require_admitted
-from fogline_server.gateway import deltas
+from fogline_server.gateway import deltas, work
 from fogline_server.gateway.parts import Parts
 from fogline_server.jobs.doorbell import RUN
 from fogline_server.rollouts import desired
 from fogline_server.training import offers
+from fogline_server.training.offers import UploadTask
 from fogline_server.trust import store
 from fogline_shared.errors import Exhausted, FoglineError, InvalidInput, NotFound, Unavailable
 from fogline_shared.proto import edge_pb2 as pb
@@ -123,8 +124,9 @@ class Transfer:
     def _receive(self, device_id: str, run_id: str, reply: TaskReply) -> bool:
         """Commit the reply, then ring, even if its device has hung up meanwhile; True when it was here before."""
         with self._parts.db.transaction() as session:
-            duplicate = offers.receive(session, device_id, reply, now=utc_now())
-        self._parts.doorbell.ring(RUN + run_id)
+            duplicate = work.receive(session, device_id, reply, now=utc_now())
+        if run_id:
+            self._parts.doorbell.ring(RUN + run_id)
         return duplicate
 
     async def _drain(self, messages: AsyncIterator[UploadPart]) -> None:
@@ -224,20 +226,22 @@ def metadata(device_id: str, name: str, session: Session) -> bytes:
 
 
 def _may_read(device_id: str, digest: str, session: Session) -> str:
-    """The assignment that a blob is read for; empty: a task."""
+    """The assignment that a blob is read for; empty: a task of training or a measurement."""
     require_admitted(session, device_id)
     if offers.reads(session, device_id, digest):
         return ""
     assignment_id = deltas.assignment_reading(session, device_id, digest)
     if assignment_id is None:
+        if deltas.measurement_reading(session, device_id, digest):
+            return ""
         # The same answer as for a blob that does not exist: what exists is nobody's business.
         raise NotFound("blob_not_found", f"no blob {digest[:80]!r} for this device")
     return assignment_id
 
 
-def _task(device_id: str, reply: TaskReply, session: Session) -> offers.UploadTask:
-    """What the reply is to; raises Exhausted ``reply_too_large`` beside what :func:`offers.task_for_upload` does."""
-    task = offers.task_for_upload(session, device_id, reply.task_id)
+def _task(device_id: str, reply: TaskReply, session: Session) -> UploadTask:
+    """What the reply is to; raises Exhausted ``reply_too_large`` beside what :func:`work.task_for_upload` does."""
+    task = work.task_for_upload(session, device_id, reply.task_id)
     if reply.size > task.max_reply_bytes:
         message = f"{reply.size} bytes where {task.max_reply_bytes} are allowed"
         raise Exhausted("reply_too_large", message, limit=task.max_reply_bytes)

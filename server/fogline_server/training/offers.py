@@ -104,7 +104,7 @@ def receive(session: Session, device_id: str, reply: TaskReply, *, now: datetime
         raise InvalidInput("reply_too_large", f"{reply.size} bytes where {task.max_reply_bytes} are allowed")
     code, reason = reply.error_code, reply.error_message
     try:
-        records = _records(reply.records_json)
+        records = records_of(reply.records_json)
     except InvalidInput as error:
         records, code, reason = {}, error.code, error.message
     late = task.closed or task.deadline <= now
@@ -146,7 +146,8 @@ def _refusal(session: Session, device_id: str, task_id: str) -> NotFound:
     return NotFound("task_unknown", f"no task {task_id!r} for this device", task_id=task_id)
 
 
-def _records(text: str) -> dict[str, Any]:
+def records_of(text: str) -> dict[str, Any]:
+    """The records of a reply; raises InvalidInput ``malformed_reply``."""
     if len(text) > MAX_RECORDS_BYTES:
         raise InvalidInput("malformed_reply", f"records of {len(text)} bytes; at most {MAX_RECORDS_BYTES} are allowed")
     try:

@@ -16,7 +16,7 @@ from fogline_client.attributes import Facts
 from fogline_client.config import AgentConfig
 from fogline_client.outbox import Outbox
 from fogline_client.tasks import TaskParts, Tasks
-from fogline_shared.errors import NotFound, Unavailable
+from fogline_shared.errors import Conflict, NotFound, Unavailable
 from fogline_shared.protocol import BlobRef, TaskOffer, TaskReply
 
 OFFER = TaskOffer(
@@ -60,6 +60,7 @@ class Bench:
             blobs=root / "blobs",
             fetch=self.fetch,
             upload=self.upload,
+            measure=self.measure,
             waits=lambda: iter([0.01] * 1000),
             clock=lambda: self.now,
             flush_after_s=0.05,
@@ -85,6 +86,11 @@ class Bench:
         path.write_bytes(b"reply")
         digest = hashlib.sha256(b"reply").hexdigest()
         return path, TaskReply(task_id=offer.task_id, digest=digest, size=5, records_json=self.records)
+
+    async def measure(self, offer: TaskOffer) -> TaskReply:
+        if offer.round == 2:
+            raise Conflict("battery_low", "the battery is at 3 %")
+        return TaskReply(task_id=offer.task_id, digest="", size=0, records_json='{"p50_us": 5}')
 
     async def close(self) -> None: ...
 
@@ -266,3 +272,16 @@ async def test_conditions_that_this_agent_does_not_understand_are_refused_not_ig
     bench.tasks.offer(replace(OFFER, eligibility_json=text))
     await bench.until(lambda: bench.uploaded)
     assert (bench.trained, bench.uploaded[0][0].error_code) == ([], "invalid_eligibility")
+
+
+async def test_a_device_that_does_not_train_measures(bench: Bench) -> None:
+    bench.tasks = Tasks(replace(bench.tasks._p, host=None, recipe=""))
+    offer = replace(OFFER, task_id="measurement_1", kind="measure", recipe="", records_json="{}", blobs=())
+    bench.tasks.offer(offer)
+    bench.tasks.offer(replace(offer, task_id="measurement_2", round=2))
+    bench.tasks.offer(replace(OFFER, task_id="run_1-2"))
+    await bench.until(lambda: len(bench.uploaded) == 3)
+    measured, refused, trained = (reply for reply, _ in bench.uploaded)
+    assert (refused.task_id, refused.error_code) == ("measurement_2", "battery_low")
+    assert (measured.task_id, measured.records_json, measured.error_code) == ("measurement_1", '{"p50_us": 5}', "")
+    assert trained.error_code == "recipe_not_here"

@@ -1,0 +1,1 @@
+"""Measure an artifact on this device, beside the model that serves and without touching it."""
