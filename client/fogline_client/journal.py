@@ -63,7 +63,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self.ledger = _ledger_from(durable.read_json(path, code="bad_journal"))
+            self.ledger = read_ledger(path)
         except Corrupt as error:
             # Desired state comes again with the next sync; a damaged journal must not stop inference for ever.
             log.warning("journal discarded", code=error.code, reason=error.message)
@@ -93,7 +93,9 @@ class Journal:
             self.ledger = ledger
 
 
-def _ledger_from(raw: Any) -> Ledger:
+def read_ledger(path: Path) -> Ledger:
+    """What a journal's file holds, for readers in other processes too. Raises Corrupt ``bad_journal``."""
+    raw: Any = durable.read_json(path, code="bad_journal")
     if raw is None:
         return Ledger()
     try:

@@ -23,6 +23,9 @@ log = structlog.get_logger()
 
 Frame = Report | TelemetryWindow
 
+# How many windows (and, apart from them, reports) are kept.
+CAPACITY = 20_000
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS frames (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
@@ -35,7 +38,7 @@ class Spool:
     ``on_put`` is called after each frame, from the thread that put it.
     """
 
-    def __init__(self, path: Path, *, now: float, capacity: int = 20_000) -> None:
+    def __init__(self, path: Path, *, now: float, capacity: int = CAPACITY) -> None:
         self._path = path
         self._capacity = capacity
         self._lock = threading.Lock()
