@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from fogline_client.cli import _EXITS as AGENT_EXITS
+from fogline_client.terminal import EXITS as AGENT_EXITS
 from fogline_server.api.problems import _CODE_OF_STATUS, _STATUS_OF_CODE, STATUS
 from fogline_server.cli.exits import OF_KIND, Exit
 from fogline_server.gateway.status import STATUS as GRPC_STATUS
@@ -31,6 +31,7 @@ SECTION_OF_CALL = {
     "_late": "UPDATE",
     "Problem": "VERIFICATION",
     "Reason": "ELIGIBILITY",
+    "Finding": "DOCTOR",
 }
 # Where the code stands among a call's positional arguments, if not first; None: it is only given by name.
 _POSITION = {"CliError": 1, "problem": 1, "replace": None, "Update": None, "_late": None}
@@ -60,6 +61,16 @@ COMPUTED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("shared/fogline_shared/checks.py", "code"): ("invalid_run", "invalid_option", "invalid_simulation"),
     ("server/fogline_server/training/admission.py", "error.code"): (),
     ("server/fogline_server/training/offers.py", "code"): (),
+    # The doctor tells of errors by the code they are raised with.
+    ("client/fogline_client/doctor/disk.py", "error.code"): (),
+    ("client/fogline_client/doctor/enrolment.py", "code"): (),
+    ("client/fogline_client/doctor/enrolment.py", "error.code"): (),
+    ("client/fogline_client/doctor/model.py", "error.code"): (),
+    ("client/fogline_client/doctor/model.py", "str(said['code'])"): ("model_hangs", "model_kills"),
+    ("client/fogline_client/doctor/network.py", "error.code"): (),
+    ("client/fogline_client/doctor/packages.py", "error.code"): (),
+    ("client/fogline_client/doctor/process.py", "error.code"): (),
+    ("client/fogline_client/doctor/trust.py", "error.code"): (),
     ("client/fogline_client/durable.py", "code"): (
         "bad_config",
         "bad_identity",

@@ -1,4 +1,4 @@
-"""``fogline-agent``: enrol a device, run it, look at it, ask its model.
+"""``fogline-agent``: enrol a device, run it, look at it, ask its model, once or over streams.
 
 Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 other, 2 wrong usage or input, 3 unavailable or
 port in use, 4 not found, 5 conflict, 6 not enrolled or refused, 7 the agent's disk (or another limit) is full.
@@ -14,8 +14,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -26,23 +25,14 @@ import typer
 
 from fogline_client import config as settings
 from fogline_client.config import DEFAULT_PORT, AgentConfig, StateDir
+from fogline_client.doctor_command import doctor
 from fogline_client.serving.options import ServingOptions
-from fogline_shared.errors import Conflict, ErrorKind, FoglineError, InvalidInput, Unavailable
-
-_EXITS: Mapping[ErrorKind, int] = {
-    ErrorKind.INVALID: 2,
-    ErrorKind.UNAVAILABLE: 3,
-    ErrorKind.NOT_FOUND: 4,
-    ErrorKind.CONFLICT: 5,
-    ErrorKind.UNAUTHENTICATED: 6,
-    ErrorKind.FORBIDDEN: 6,
-    ErrorKind.EXHAUSTED: 7,
-}
+from fogline_client.stream_command import stream
+from fogline_client.terminal import DEFAULT_STATE, JsonOption, StateOption, failures, say
+from fogline_shared.errors import Conflict, InvalidInput, Unavailable
 
 app = typer.Typer(name="fogline-agent", help="A Fogline device.", no_args_is_help=True, pretty_exceptions_enable=False)
 
-StateOption = Annotated[Path, typer.Option("--state-dir", envvar="FOGLINE_AGENT_STATE_DIR", help="the device's folder")]
-JsonOption = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 PortOption = Annotated[
     int | None, typer.Option("--port", envvar="FOGLINE_AGENT_PORT", help="local prediction port; 0: any, -1: none")
 ]
@@ -93,8 +83,6 @@ LocalEpsilon = Annotated[
     ),
 ]
 
-DEFAULT_STATE = Path(".fogline-agent")
-
 
 @app.command()
 def enroll(
@@ -124,7 +112,7 @@ def enroll(
     as_json: JsonOption = False,
 ) -> None:
     """Trade a token for this device's certificate, and write its settings."""
-    with _failures(as_json=as_json):
+    with failures(as_json=as_json):
         from fogline_client import enroll as enrolment
         from fogline_client import identity
         from fogline_client.inference.engines.base import load_engine
@@ -158,7 +146,7 @@ def enroll(
         check.begin(state.trust, root or offered)
         identity.save(issued, state.identity)
         facts = {"device_id": issued.device_id, "name": config.name, "gateway": issued.gateway_target}
-        _print(facts, f"enrolled {config.name} as {issued.device_id}; now: fogline-agent run", as_json=as_json)
+        say(facts, f"enrolled {config.name} as {issued.device_id}; now: fogline-agent run", as_json=as_json)
 
 
 @app.command("run")
@@ -181,7 +169,7 @@ def run_agent(
     local_epsilon: LocalEpsilon = None,
 ) -> None:
     """Serve predictions and stay in sync until SIGINT or SIGTERM. Options override what `enroll` wrote."""
-    with _failures(as_json=False):
+    with failures(as_json=False):
         from fogline_client.agent import Agent, only_agent
 
         state = StateDir(root=state_dir)
@@ -201,7 +189,7 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """What the device is and does, as far as its folder tells."""
-    with _failures(as_json=as_json):
+    with failures(as_json=as_json):
         from fogline_client import durable, identity
         from fogline_client.journal import Journal
         from fogline_client.slots import read_active
@@ -229,7 +217,7 @@ def status(
             "socket": live["socket"] if running else "",
             "grpc": live.get("grpc", "") if running else "",
         }
-        _print(facts, "\n".join(f"{key:18} {value}" for key, value in facts.items()), as_json=as_json)
+        say(facts, "\n".join(f"{key:18} {value}" for key, value in facts.items()), as_json=as_json)
         if check:
             _check(facts)
 
@@ -242,7 +230,7 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """Ask the active model, in this process: the agent need not run."""
-    with _failures(as_json=as_json):
+    with failures(as_json=as_json):
         import numpy as np
 
         from fogline_client.inference.predictor import Predictor
@@ -256,7 +244,11 @@ def predict(
             single = model is not None and x.ndim == len(model.manifest.input_shape)
             answers = predictor.predict_many(x[None] if single else x)
         facts = [{"label": a.label, "name": a.name, "confidence": round(a.confidence, 6)} for a in answers]
-        _print(facts, "\n".join(f"{a.name}\t{a.confidence:.3f}" for a in answers), as_json=as_json)
+        say(facts, "\n".join(f"{a.name}\t{a.confidence:.3f}" for a in answers), as_json=as_json)
+
+
+app.command()(stream)
+app.command()(doctor)
 
 
 def run() -> None:
@@ -368,18 +360,3 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _print(facts: Any, text: str, *, as_json: bool) -> None:
-    typer.echo(json.dumps(facts) if as_json else text)
-
-
-@contextmanager
-def _failures(*, as_json: bool) -> Iterator[None]:
-    """The edge of this process: an error becomes a line (or an object) on stderr and an exit code."""
-    try:
-        yield
-    except FoglineError as error:
-        told = {"error": {"code": error.code, "message": error.message, **error.detail}}
-        typer.echo(json.dumps(told) if as_json else f"fogline-agent: {error}", err=True)
-        raise typer.Exit(3 if error.code == "port_in_use" else _EXITS.get(error.kind, 1)) from error

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from fogline_client.sources import _options as options
 from fogline_client.sources.base import Sample
 from fogline_shared.errors import InvalidInput
 
@@ -25,20 +28,16 @@ class Replay:
     rate_hz: float = 10.0
     loop: bool = True
     labels: bool = True
+    flaws: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        try:
-            rate = float(self.rate_hz)
-        except ValueError:
-            rate = -1.0
-        if not 0.0 <= rate <= 1e6:
-            raise InvalidInput("invalid_source_option", f"rate_hz is 0 to 1e6, got {self.rate_hz!r}", field="rate_hz")
-        object.__setattr__(self, "rate_hz", rate)
-        for name in ("loop", "labels"):
-            object.__setattr__(self, name, _flag(name, getattr(self, name)))
+        options.number(self, "rate_hz", low=0, high=1e6)
+        options.flag(self, "loop")
+        options.flag(self, "labels")
 
-    def samples(self) -> Iterator[Sample]:
+    def samples(self, stop: threading.Event | None = None) -> Iterator[Sample]:
         """The recording, once or for ever."""
+        del stop
         x, y = _read(Path(self.path))
         while True:
             for i in range(len(x)):
@@ -48,14 +47,6 @@ class Replay:
 
 
 SOURCE = Replay
-
-
-def _flag(name: str, value: object) -> bool:
-    if value in {True, "true", "1", "yes"}:
-        return True
-    if value in {False, "false", "0", "no"}:
-        return False
-    raise InvalidInput("invalid_source_option", f"{name} is true or false, got {value!r}", field=name)
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
