@@ -39,6 +39,16 @@ def flush_path(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(path: Path, *, mode: int = 0o777) -> None:
+    """Make a folder, and those above it, so that their names survive too; nothing if it is there."""
+    if path.is_dir():
+        return
+    make_folder(path.parent, mode=mode)
+    with full_disk_named(path):
+        path.mkdir(mode=mode, exist_ok=True)
+        flush_path(path.parent)
+
+
 def write(path: Path, data: bytes, *, mode: int = 0o644, flush: bool = True) -> None:
     """Replace ``path`` by ``data``: after a crash it holds the old bytes or the new ones, never a mixture.
 

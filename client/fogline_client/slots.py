@@ -35,7 +35,7 @@ class Slots:
     def __init__(self, root: Path) -> None:
         self._root = root
         for name in NAMES:
-            (root / name).mkdir(parents=True, exist_ok=True)
+            durable.make_folder(root / name)
 
     def path(self, slot: str) -> Path:
         """Where a slot's model lies, whether or not it is there."""

@@ -37,7 +37,7 @@ async def fetch(open_channel: grpc.aio.Channel, digest: str, size: int, target: 
         return
     part = target.with_name(target.name + ".part")
     with durable.full_disk_named(part):
-        part.parent.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(part.parent)
         await _receive(open_channel, digest, size, part, flush=flush)
         if flush:
             await asyncio.to_thread(durable.move, part, target)

@@ -55,8 +55,9 @@ class Left:
 class Disk:
     """What is in a folder, and what of it is sure to survive: at first everything."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, forgotten: str = "") -> None:
         self.left: list[Left] = []
+        self._forgotten, self._kept = forgotten, set[Any]()
         self._done = False
         self._handles: dict[int, int] = {}  # kept open, so that no number is given out again
         self._links: dict[int, str] = {}
@@ -85,7 +86,9 @@ class Disk:
         }
         for kind, (names, data) in kinds.items():
             tree = dict(self._tree(self._root, names, data, ""))
-            if all((each.tree, each.done) != (tree, self._done) for each in self.left):
+            what = (self._done, *(each for each in tree.items() if not each[0].startswith(self._forgotten or "/")))
+            if what not in self._kept:
+                self._kept.add(what)
                 self.left.append(Left(tree=tree, moment=moment, kind=kind, done=self._done))
 
     def flush(self, handle: int) -> None:
@@ -168,12 +171,15 @@ def _undisturbed(work: Callable[[], None]) -> None:
 
 
 @contextmanager
-def watched(root: Path) -> Iterator[Disk]:
-    """Watch what the code within does to ``root``, where everything is on the disk already."""
+def watched(root: Path, *, forgotten: str = "") -> Iterator[Disk]:
+    """Watch what the code within does to ``root``, where everything is on the disk already.
+
+    States that differ below ``forgotten`` alone are kept once: a folder that the code empties before it uses it.
+    """
     if not getattr(_audit, "installed", False):
         sys.addaudithook(_audit)  # for the rest of the process: none can be removed
         _audit.installed = True  # type: ignore[attr-defined]
-    disk = Disk(root)
+    disk = Disk(root, forgotten=forgotten)
 
     def fsync(handle: Any) -> None:
         number = handle if isinstance(handle, int) else handle.fileno()

@@ -138,7 +138,7 @@ def _keep(staged: Path, cached: Path) -> None:
         return
     data = staged.read_bytes()
     if not cached.exists() or cached.read_bytes() != data:
-        cached.parent.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(cached.parent)
         durable.write(cached, data)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from pathlib import Path
 
 import grpc
 import pytest
+from disk import watched
 
 from fogline_client import transfer
 from fogline_shared.errors import Corrupt, Unavailable
@@ -68,6 +70,23 @@ async def test_a_download_goes_on_where_it_broke(cloud: Cloud, channel, tmp_path
     await transfer.fetch(channel, DIGEST, len(DATA), tmp_path / "blob", flush=flush)
     assert (tmp_path / "blob").read_bytes() == DATA
     assert cloud.offsets == [1_000_000]
+
+
+async def test_power_cut_at_each_write_of_a_download(cloud: Cloud, channel, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # what is flushed is told apart from what is not
+    root = tmp_path / "first"
+    root.mkdir()
+    with watched(root) as disk:
+        await transfer.fetch(channel, DIGEST, len(DATA), root / "incoming" / DIGEST)
+        disk.say()
+    for number, left in enumerate(disk.left):
+        target = left.put(tmp_path / str(number)) / "incoming" / DIGEST
+        assert not target.exists() or target.read_bytes() == DATA, left
+        cloud.offsets.clear()
+        await transfer.fetch(channel, DIGEST, len(DATA), target)
+        assert target.read_bytes() == DATA, left
+        assert not (left.done and cloud.offsets), left
+    assert len(disk.left) > 5
 
 
 @pytest.mark.parametrize("damage", [b"", DATA[:-1], b"\0" * len(DATA)], ids=["empty", "short", "zeros"])
