@@ -7,7 +7,7 @@ TESTS ?= tests
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format proto bench bench-federation bench-compression clean
+.PHONY: help demo test check format proto bench bench-federation bench-compression bench-edge clean
 
 help: ## show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench-federation: $(VENV)/.ready-dev ## measure federated training: rules, attac
 
 bench-compression: $(VENV)/.ready-dev ## measure students beside teachers, every compression method, deltas, storage, trust (an hour)
 	$(BIN)/python benchmarks/run.py compression
+
+bench-edge: $(VENV)/.ready-dev ## measure a device's local serving beside other servers (a quarter of an hour)
+	$(BIN)/python benchmarks/run.py edge
 
 clean: ## remove the environment and everything a run left behind
 	rm -rf $(VENV) .fogline report.json report.html benchmarks/.venvs

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +23,9 @@ from fogline_client.serving.options import ServingOptions
 from fogline_client.serving.rpc import GrpcEndpoint
 from fogline_client.serving.server import serve_sockets
 from fogline_client.serving.sockets import open_sockets
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "serving.md"
+BLOCKS = [block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "tritonclient" in block]
 
 
 @contextlib.contextmanager
@@ -216,3 +221,15 @@ def test_without_a_model_it_is_live_and_not_ready(client, predictor):
     finally:
         predictor.swap(model)
     assert ask(client, example(0)[None]).as_numpy("label").tolist() == [0]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=["http", "grpc"])
+def test_the_documents_examples_work(tmp_path, capsys, block):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(artifact(recipe="smartwatch", shape=(6, 128)))
+    with endpoint(Predictor.from_file(path), tmp_path) as named:
+        for said, protocol in (("127.0.0.1:8480", "http"), ("127.0.0.1:8481", "grpc")):
+            block = block.replace(said, named[protocol])
+        exec(block, {})
+    (told,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith(CLASSES))
+    assert 0 < float(told.split()[1]) <= 1
