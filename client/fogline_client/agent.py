@@ -38,6 +38,7 @@ from fogline_client.serving import server, sockets
 from fogline_client.slots import Slots
 from fogline_client.sources.base import Source, feed, load_source
 from fogline_client.sync import Sync, SyncParts
+from fogline_client.systemd.notify import READY, STOPPING, Manager
 from fogline_client.tasks import TaskParts, Tasks
 from fogline_client.telemetry.recorder import Recorder
 from fogline_client.telemetry.spool import Spool
@@ -188,15 +189,19 @@ class Agent:
         }
         if self._config.personalise:
             parts["personal"] = self._personal.run
+        manager = Manager.of(os.environ)
+        parts["watchdog"] = manager.watch
         running = [asyncio.create_task(_survive(name, part), name=name) for name, part in parts.items()]
         if listeners or grpc:
             options = self._config.serving
             serving = server.serve_sockets(self._predictor, listeners, uds_path=socket_path, options=options, grpc=grpc)
             running.append(asyncio.create_task(serving, name="serving"))
         feeding = _Feeding(source, self._predictor)
+        manager.tell(READY)
         try:
             await stop.wait()
         finally:
+            manager.tell(STOPPING)
             await asyncio.to_thread(feeding.stop)
             for task in running:
                 task.cancel()

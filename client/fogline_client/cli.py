@@ -1,7 +1,8 @@
 """``fogline-agent``: enrol a device, run it, look at it, ask its model, once or over streams.
 
-Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 other, 2 wrong usage or input, 3 unavailable or
-port in use, 4 not found, 5 conflict, 6 not enrolled or refused, 7 the agent's disk (or another limit) is full.
+Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 other (and what `doctor` finds wrong), 2 wrong usage or
+input, 3 unavailable or port in use, 4 not found, 5 conflict, 6 not enrolled or refused, 7 the agent's disk (or another
+limit) is full.
 """
 
 from __future__ import annotations
@@ -19,16 +20,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 
 from fogline_client import config as settings
+from fogline_client import local
 from fogline_client.config import DEFAULT_PORT, AgentConfig, StateDir
 from fogline_client.doctor_command import doctor
 from fogline_client.serving.options import ServingOptions
 from fogline_client.stream_command import stream
 from fogline_client.terminal import DEFAULT_STATE, JsonOption, StateOption, failures, say
+from fogline_client.unit_command import unit
 from fogline_shared.errors import Conflict, InvalidInput, Unavailable
 
 app = typer.Typer(name="fogline-agent", help="A Fogline device.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -249,6 +251,7 @@ def predict(
 
 app.command()(stream)
 app.command()(doctor)
+app.command()(unit)
 
 
 def run() -> None:
@@ -335,19 +338,8 @@ def _check(facts: Mapping[str, Any]) -> None:
     """
     if not facts["running"]:
         raise Unavailable("not_running", "no agent runs in this folder")
-    url = urlsplit(facts["url"])
-    family, address = (socket.AF_INET, (url.hostname, url.port)) if url.port else (socket.AF_UNIX, facts["socket"])
-    if address:
-        with socket.socket(family) as connection:
-            connection.settimeout(3.0)
-            try:
-                connection.connect(address)
-                connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")
-                answer = connection.recv(64)
-            except OSError as error:
-                raise Unavailable("not_serving", f"the local endpoint does not answer: {error}") from error
-        if b" 200 " not in answer:
-            raise Unavailable("not_serving", f"the local endpoint answers {answer.decode(errors='replace')!r}")
+    if facts["url"] or facts["socket"]:
+        local.get(local.Endpoint(url=facts["url"], socket=facts["socket"]), "/v2/health/live")
     if not facts["online"]:
         raise Unavailable("offline", facts["last_error"] or "the coordinator is not connected")
 

@@ -1,0 +1,255 @@
+"""What the doctor says of a device that is as it should be, and of each way in which it is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from artifacts import artifact, example
+from endless_models import endless, hungry
+from lone_device import DAY, NOW, LoneDevice
+from typer.testing import CliRunner
+
+from fogline_client import durable
+from fogline_client.agent import only_agent
+from fogline_client.cli import app
+from fogline_client.doctor import network
+from fogline_client.doctor.examination import examine
+from fogline_client.doctor.patient import Machine, Patient
+from fogline_client.inference.predictor import Predictor
+from fogline_client.journal import Attempt, Journal, Step
+from fogline_client.trust import floor
+from fogline_client.trust.floor import Floor
+from fogline_server.devices.authority import CertificateAuthority
+from fogline_shared.protocol import DesiredState, TaskReply
+
+
+class Device(LoneDevice):
+    """One that is examined."""
+
+    def doctor(self, *options: str) -> tuple[int, dict[str, bool]]:
+        """Exit status, and what was found: whether it is serious, by code."""
+        done = CliRunner().invoke(
+            app, ["doctor", "--json", "--state-dir", str(self.root), *(options or ("--offline",))]
+        )
+        assert not done.exception or isinstance(done.exception, SystemExit), done.exception
+        said = json.loads(done.stdout)
+        assert said["healthy"] == (done.exit_code == 0)
+        return done.exit_code, {finding["code"]: finding["serious"] for finding in said["findings"]}
+
+    def patient(self, **changes: object) -> Patient:
+        return Patient(state=self.state, machine=replace(Machine.look(self.root), **changes), network=False)
+
+    def codes(self, **changes: object) -> set[str]:
+        """What is found when the machine is as ``changes`` say."""
+        return {finding.code for finding in examine(self.patient(**changes))}
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    return CertificateAuthority.open(tmp_path_factory.mktemp("keys"), "127.0.0.1")
+
+
+@pytest.fixture
+def device(tmp_path: Path, authority: CertificateAuthority) -> Device:
+    return Device.make(tmp_path / "watch-1", authority)
+
+
+@pytest.fixture
+def agent(device: Device) -> Iterator[None]:
+    """Hold the folder as a running agent does."""
+    with only_agent(device.state.lock):
+        yield
+
+
+USUAL = {"no_model": False, "agent_not_running": False}
+
+
+def test_device_that_is_as_it_should_be(device: Device, agent: None) -> None:
+    device.install(artifact())
+    before = {path: path.read_bytes() for path in device.root.rglob("*") if path.is_file()}
+    assert device.doctor() == (0, {})
+    text = CliRunner().invoke(app, ["doctor", "--offline", "--state-dir", str(device.root)])
+    assert (text.exit_code, text.stdout) == (0, "all is well\n")
+    after = {path: path.read_bytes() for path in device.root.rglob("*") if path.is_file()}
+    assert {path: data for path, data in after.items() if "spool.db-" not in path.name} == before
+
+
+def test_device_that_waits_for_its_first_model(device: Device) -> None:
+    assert device.doctor() == (0, USUAL)
+
+
+def garble(path: str) -> Callable[[Device], object]:
+    return lambda device: (device.root / path).write_bytes(b'{"half a')
+
+
+def damage_spool(device: Device) -> None:
+    size = device.state.spool.stat().st_size
+    with device.state.spool.open("r+b") as file:
+        file.seek(size // 2)
+        file.write(os.urandom(size // 2))
+
+
+def keep_damaged_reply(device: Device) -> None:
+    reply = TaskReply(task_id="t", digest="0" * 64, size=3, records_json="{}", error_code="", error_message="")
+    durable.write_json(device.state.outbox / "one.json", asdict(reply))
+
+
+def drop_windows(device: Device) -> None:
+    with sqlite3.connect(device.state.spool) as db:
+        db.execute("INSERT OR REPLACE INTO counters VALUES ('dropped', 7)")
+    db.close()
+
+
+def leave_an_update(device: Device) -> None:
+    desired = DesiredState(generation=4, artifact_digest="a" * 64, artifact_size=1, probation_s=1.0)
+    Journal(device.state.journal).begin(Attempt(desired=desired, step=Step.PROBATION, starts=2))
+
+
+def lose_the_root(device: Device) -> None:
+    device.state.trust.pinned.unlink()
+    floor.save(Floor(time=1.0, root=1), device.state.trust.floor)
+
+
+def die(device: Device) -> None:
+    durable.write_json(device.state.status, {"pid": 4711, "online": True})
+
+
+SERIOUS: dict[str, Callable[[Device], object]] = {
+    "not_enrolled": lambda device: device.state.identity.unlink(),
+    "bad_identity": garble("identity.json"),
+    "identity_exposed": lambda device: device.state.identity.chmod(0o644),
+    "not_configured": lambda device: device.state.config.unlink(),
+    "bad_config": garble("agent.json"),
+    "bad_option": lambda device: device.state.config.write_text('{"name": "watch-1", "metered": "no"}'),
+    "certificate_expired": lambda device: device.enroll(since=NOW - 40 * DAY),
+    "certificate_not_yet_valid": lambda device: device.enroll(since=NOW + DAY),
+    "bad_journal": garble("journal.json"),
+    "spool_damaged": damage_spool,
+    "trust_root_lost": lose_the_root,
+    "bad_trust_root": garble("trust/root.json"),
+    "bad_trust_floor": garble("trust/floor.json"),
+    "bad_pointer": garble("slots/active"),
+    "agent_died": die,
+    "unknown_engine": lambda device: device.configure(engine="abacus"),
+    "provider_unavailable": lambda device: device.configure(
+        engine="onnxruntime_providers", engine_options={"providers": "TensorrtExecutionProvider"}
+    ),
+    "unknown_recipe": lambda device: device.configure(recipe="nobody-has-it"),
+    "no_state": lambda device: shutil.rmtree(device.root),
+}
+NOTES: dict[str, Callable[[Device], object]] = {
+    "certificate_ends_soon": lambda device: device.enroll(since=NOW - 25 * DAY),
+    "clock_behind": lambda device: floor.save(Floor(time=(NOW + DAY).timestamp(), root=1), device.state.trust.floor),
+    "spool_was_damaged": lambda device: (device.root / "spool.db.damaged").touch(),
+    "windows_dropped": drop_windows,
+    "update_unfinished": leave_an_update,
+    "crash_loop": leave_an_update,
+    "bad_reply": keep_damaged_reply,
+    "replies_waiting": keep_damaged_reply,
+    "trust_not_set_up": lambda device: device.state.trust.pinned.unlink(),
+    "trust_root_expired": lambda device: device.trust(until=NOW - DAY),
+    "coordinator_unreachable": lambda device: device.enroll(target="127.0.0.1:1"),
+    "coordinator_name_unknown": lambda device: device.enroll(target="coordinator.invalid:1"),
+}
+
+
+@pytest.mark.parametrize("code", SERIOUS)
+def test_what_keeps_a_device_from_its_work(device: Device, code: str) -> None:
+    SERIOUS[code](device)
+    status, found = device.doctor()
+    assert status == 1
+    assert found[code], found
+
+
+@pytest.mark.parametrize("code", NOTES)
+def test_what_is_only_worth_knowing(device: Device, code: str) -> None:
+    NOTES[code](device)
+    status, found = device.doctor("--timeout", "2") if code.startswith("coordinator") else device.doctor()
+    assert (status, found.get(code)) == (0, False), found
+
+
+def test_what_a_machine_lacks(device: Device) -> None:
+    usual = set(USUAL)
+    assert device.codes() == usual
+    assert device.codes(free_bytes=1 << 20) == usual | {"disk_full"}
+    assert device.codes(free_files=3) == usual | {"disk_full"}
+    assert device.codes(free_bytes=20 << 20) == usual | {"disk_low"}
+    assert device.codes(read_only=True) == usual | {"disk_read_only"}
+    assert device.codes(free_memory=9 << 20) == usual | {"memory_low"}
+    assert device.codes(arch="armv7l", bits=32) == usual | {"machine_not_supported"}
+    assert device.codes(now=3600.0) >= {"clock_not_set", "certificate_not_yet_valid"}
+    assert device.codes(now=(NOW - timedelta(hours=1)).timestamp()) >= {"clock_behind", "certificate_not_yet_valid"}
+    assert device.codes(uid=4711) == usual | {"not_the_owner"}
+
+
+@pytest.mark.parametrize(
+    ("code", "damage"),
+    [
+        ("slot_missing", lambda path: path.unlink()),
+        ("slot_damaged", lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?")),
+    ],
+)
+def test_slot_that_is_not_what_the_pointer_names(device: Device, code: str, damage: Callable[[Path], object]) -> None:
+    damage(device.install(artifact()))
+    status, found = device.doctor()
+    assert (status, found[code]) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("code", "content"),
+    [
+        ("known_answer_failed", lambda: artifact(known_label=3)),
+        ("not_a_model", lambda: b"no graph"),
+        ("measuring_out_of_memory", hungry),
+    ],
+)
+def test_model_that_should_not_serve(device: Device, code: str, content: Callable[[], bytes]) -> None:
+    device.install(content())
+    status, found = device.doctor()
+    assert (status, found.get(code)) == (1, True), found
+
+
+def test_model_that_computes_for_ever(device: Device) -> None:
+    device.install(endless())
+    found = examine(replace(device.patient(), model_cpu_s=1))
+    assert "model_hangs" in {finding.code for finding in found if finding.serious}
+
+
+def test_somebody_else_is_at_the_coordinators_address(device: Device) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        device.enroll(target=f"127.0.0.1:{listener.getsockname()[1]}")
+        patient = replace(device.patient(), network=True, timeout_s=0.2)
+        assert [finding.code for finding in network.coordinator(patient)] == ["coordinator_not_secure"]
+
+
+def test_a_running_agent_that_does_not_answer_or_is_offline(device: Device, agent: None) -> None:
+    durable.write_json(device.state.status, {"pid": 1, "online": False, "url": "http://127.0.0.1:1", "socket": ""})
+    status, found = device.doctor()
+    assert (status, found["not_serving"], found["offline"]) == (1, True, False)
+    assert "agent_died" not in found
+
+
+def test_a_check_that_fails_does_not_keep_the_others(device: Device) -> None:
+    device.state.journal.write_text('{"settled": 1, "attempt": {"desired": null}}')
+    shutil.rmtree(device.state.slots)
+    (device.state.slots).mkdir()
+    (device.state.slots / "active").mkdir()
+    status, found = device.doctor()
+    assert status == 1
+    assert {"not_readable", "bad_journal", "agent_not_running"} <= found.keys()
+
+
+def test_the_device_that_was_examined_predicts(device: Device) -> None:
+    device.install(artifact())
+    device.doctor()
+    with Predictor.open(device.root) as predictor:
+        assert predictor.predict(example(1)).label == 1
