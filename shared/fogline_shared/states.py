@@ -133,6 +133,7 @@ class UpdateVerdict(StrEnum):
 class ReleaseState(StrEnum):
     BUILDING = "BUILDING"
     READY = "READY"
+    UNLISTED = "UNLISTED"
     FAILED = "FAILED"
 
 
@@ -140,7 +141,9 @@ RELEASE = Transitions(
     subject="release",
     table={
         ReleaseState.BUILDING: frozenset({ReleaseState.READY, ReleaseState.FAILED}),
-        ReleaseState.READY: frozenset(),
+        # UNLISTED: still sealed and kept, but in no signed metadata, so that no device installs it anew.
+        ReleaseState.READY: frozenset({ReleaseState.UNLISTED}),
+        ReleaseState.UNLISTED: frozenset({ReleaseState.READY}),
         ReleaseState.FAILED: frozenset(),
     },
 )

@@ -88,7 +88,9 @@ def populate(db: Database, blobs: BlobStore, ring: KeyRing) -> Population:
         training.state, training.done, training.started_at = "RUNNING", 5, now - timedelta(seconds=50)
         training.message = "round 6: 7 of 10 replies"
         # That nothing needs.
+        _release(session, digest, finished.id, now, name="idle")
         release = _release(session, digest, finished.id, now)
+        session.add(Alias(name="champion", release_id=release.id, moved_at=now))
         session.flush()
         search = start_search(session, release.id, SearchSpec(), now=now, actor="test")
         rollout, draft = _rollouts(session, release.id, devices, now)
@@ -164,9 +166,9 @@ def _rounds(session, run_id: str, count: int, devices: list[Device], now: dateti
     )
 
 
-def _release(session, digest: str, run_id: str, now: datetime) -> Release:
+def _release(session, digest: str, run_id: str, now: datetime, *, name: str = "tiny-1") -> Release:
     release = Release(
-        id=new_id("rel"), name="tiny-1", recipe="tiny", state="BUILDING", default_variant="student_int8", created_at=now
+        id=new_id("rel"), name=name, recipe="tiny", state="BUILDING", default_variant="student_int8", created_at=now
     )
     right = np.arange(200) < 176
     release.lineage = {"runs": {"student": run_id}}
@@ -174,12 +176,11 @@ def _release(session, digest: str, run_id: str, now: datetime) -> Release:
     session.add(release)
     session.flush()
     numbers = {"teacher_fp32": (0.91, 220.0), "student_fp32": (0.88, 39.0), "student_int8": (0.878, 41.5)}
-    for name, (accuracy, p50) in numbers.items():
+    for variant, (accuracy, p50) in numbers.items():
         metrics = {"accuracy": accuracy, "worst_class_accuracy": accuracy - 0.1, "p50_us": p50}
-        session.add(Variant(release_id=release.id, name=name, digest=digest, size=len(ARTIFACT), metrics=metrics))
+        session.add(Variant(release_id=release.id, name=variant, digest=digest, size=len(ARTIFACT), metrics=metrics))
     session.flush()
     assert settle(session, release.id, now=now)
-    session.add(Alias(name="champion", release_id=release.id, moved_at=now))
     return release
 
 

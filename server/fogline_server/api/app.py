@@ -35,6 +35,7 @@ from fogline_server.api.routers import (
     storage,
     telemetry,
     trust,
+    unlisting,
 )
 from fogline_server.api.services import Services
 from fogline_server.db.base import utc_now
@@ -50,6 +51,7 @@ ROUTERS = (
     searches.router,
     notes.router,
     measurements.router,
+    unlisting.router,
     rollouts.router,
     jobs.router,
     schedules.router,

@@ -149,11 +149,25 @@ def get_release(session: Session, reference: str) -> Release:
     return session.get_one(Release, alias.release_id)
 
 
-def ready_release(session: Session, reference: str) -> Release:
-    """Like :func:`get_release`; raises Conflict ``release_not_ready`` unless it is sealed."""
+def sealed_release(session: Session, reference: str) -> Release:
+    """Like :func:`get_release`; raises Conflict ``release_not_ready`` unless it is READY or UNLISTED."""
     release = get_release(session, reference)
-    if release.state != ReleaseState.READY:
+    if release.state not in (ReleaseState.READY, ReleaseState.UNLISTED):
         raise Conflict("release_not_ready", f"release {release.name!r} is {release.state}, not READY")
+    return release
+
+
+def ready_release(session: Session, reference: str, *, held: bool = False) -> Release:
+    """Like :func:`sealed_release`, for a new use of it; raises Conflict ``release_unlisted`` for one that was withdrawn.
+
+    ``held``: nobody withdraws it before this transaction ends.
+    """
+    release = sealed_release(session, reference)
+    if held:
+        session.refresh(release, with_for_update={"read": True})
+    if release.state == ReleaseState.UNLISTED:
+        message = f"release {release.name!r} was withdrawn: take another one, or relist it first"
+        raise Conflict("release_unlisted", message, release=release.name)
     return release
 
 
@@ -204,7 +218,7 @@ def teacher_artifact(session: Session, release_id: str) -> str:
 def set_alias(session: Session, alias: str, release_id: str, *, now: datetime, actor: str) -> Alias:
     """Move (or make) a name on a READY release."""
     check_name(alias, what="alias", limit=40)
-    release = ready_release(session, release_id)
+    release = ready_release(session, release_id, held=True)
     row = session.get(Alias, alias)
     before = row.release_id if row else None
     if row is None:
@@ -222,6 +236,6 @@ def list_aliases(session: Session, release_id: str | None = None) -> Sequence[Al
 
 
 def verify(session: Session, blobs: BlobStore, release_id: str) -> Verification:
-    """Hash every byte of a READY release again; problems are in the answer, not raised."""
-    release = ready_release(session, release_id)
+    """Hash every byte of a sealed release again; problems are in the answer, not raised."""
+    release = sealed_release(session, release_id)
     return verification(session, blobs, release, variants_of(session, release.id))

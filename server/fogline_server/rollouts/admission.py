@@ -12,11 +12,12 @@ from sqlalchemy.orm import Session
 
 from fogline_server.db.base import new_id
 from fogline_server.devices.tables import Device
+from fogline_server.registry.tables import Release
 from fogline_server.rollouts import desired, store
 from fogline_server.rollouts.desired import Target
 from fogline_server.rollouts.plan import RolloutPlan
 from fogline_server.rollouts.tables import Assignment, Desired, Rollout, Stage
-from fogline_shared.states import AssignmentState, DeviceState
+from fogline_shared.states import AssignmentState, DeviceState, ReleaseState
 
 
 def quota(percent: float, reachable: int) -> int:
@@ -80,8 +81,11 @@ def assign(
 def behind(session: Session, rollout: Rollout, newer: Sequence[Rollout], *, now: datetime) -> list[Device]:
     """Online devices a succeeded rollout is for that have had no part in it: they were away, or are new.
 
-    Not those that a ``newer`` succeeded rollout is for, nor those that an unfinished one has taken.
+    Not those that a ``newer`` succeeded rollout is for, nor those that an unfinished one has taken; none at all once the
+    release is withdrawn.
     """
+    if session.get_one(Release, rollout.release_id, populate_existing=True).state != ReleaseState.READY:
+        return []
     plan = RolloutPlan.from_json(rollout.plan)
     has_part = exists().where(Assignment.rollout_id == rollout.id, Assignment.device_id == Device.id)
     query = select(Device).where(Device.state == DeviceState.ACTIVE, Device.lease_until > now, ~has_part)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from fogline_server.db import events
 from fogline_server.db.base import new_id
+from fogline_server.registry.service import ready_release
 from fogline_server.rollouts import store
 from fogline_server.rollouts.admission import quota
 from fogline_server.rollouts.plan import RolloutPlan
@@ -63,7 +64,10 @@ def create_rollout(
 
 
 def start(session: Session, rollout_id: str, *, now: datetime, actor: str) -> Rollout:
-    """Start a draft, or a scheduled rollout before its time; Conflict ``rollout_active`` when another is in the way."""
+    """Start a draft, or a scheduled rollout before its time.
+
+    Raises Conflict ``rollout_active`` when another is in the way, ``release_unlisted`` when its release was withdrawn.
+    """
     rollout = _locked(session, rollout_id)
     _schedule(session, rollout, now, now=now, actor=actor)
     return rollout
@@ -87,7 +91,12 @@ def resume(session: Session, rollout_id: str, *, now: datetime, actor: str) -> R
 
 
 def rollback(session: Session, rollout_id: str, *, reason: str, now: datetime, actor: str) -> Rollout:
-    """Return every device of the rollout to what it ran before; also after it has succeeded."""
+    """Return every device of the rollout to what it ran before; also after it has succeeded.
+
+    Raises Conflict ``release_unlisted`` when that was withdrawn.
+    """
+    for release_id in store.ways_back(session, rollout_id):
+        ready_release(session, release_id, held=True)
     rollout = _act(
         session,
         rollout_id,
@@ -185,6 +194,7 @@ def preview(session: Session, release_id: str, plan: RolloutPlan, *, now: dateti
 
 
 def _schedule(session: Session, rollout: Rollout, start_at: datetime, *, now: datetime, actor: str) -> None:
+    ready_release(session, rollout.release_id, held=True)
     plan = RolloutPlan.from_json(rollout.plan)
     if start_at <= now and not plan.supersede:
         store.lock_starts(session)

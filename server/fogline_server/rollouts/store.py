@@ -48,7 +48,7 @@ def locked(session: Session, rollout_id: str, *, skip: bool = False) -> Rollout 
 def artifact(session: Session, release_id: str, variant: str) -> tuple[Release, Target]:
     """The release and the artifact of one of its variants (empty: the default one).
 
-    Raises NotFound ``release_not_found``, ``variant_not_found``, ``variant_left_out``; Conflict ``release_not_ready``.
+    Raises NotFound ``release_not_found``, ``variant_not_found``, ``variant_left_out``; Conflict ``release_not_ready``, ``release_unlisted``.
     """
     release = ready_release(session, release_id)
     row = get_variant(session, release.id, variant or release.default_variant)
@@ -84,6 +84,13 @@ def assignments(session: Session, rollout_id: str, *, stage: int | None = None) 
     return session.scalars(query.order_by(Assignment.id)).all()
 
 
+def ways_back(session: Session, rollout_id: str) -> Sequence[str]:
+    """The releases that a rollout's devices would return to."""
+    back = Assignment.previous_release_id
+    query = select(back).where(Assignment.rollout_id == rollout_id, back.is_not(None)).distinct().order_by(back)
+    return [release_id for release_id in session.scalars(query) if release_id is not None]
+
+
 def promoted(session: Session, *, recipe: str, tags: Collection[str]) -> Rollout | None:
     """The succeeded rollout whose release the devices of this scope have now; the latest if several."""
     succeeded = select(Rollout).where(Rollout.state == RolloutState.SUCCEEDED, Rollout.recipe == recipe)
@@ -91,6 +98,17 @@ def promoted(session: Session, *, recipe: str, tags: Collection[str]) -> Rollout
         if set(rollout.plan["tags"]) <= set(tags):
             return rollout
     return None
+
+
+def current(session: Session) -> list[Rollout]:
+    """Succeeded rollouts, newest first, whose devices no newer one covers entirely: devices that come later get theirs."""
+    succeeded = select(Rollout).where(Rollout.state == RolloutState.SUCCEEDED)
+    found: list[Rollout] = []
+    for rollout in session.scalars(succeeded.order_by(Rollout.finished_at.desc(), Rollout.id.desc())):
+        tags = set(rollout.plan["tags"])
+        if not any(n.recipe == rollout.recipe and set(n.plan["tags"]) <= tags for n in found):
+            found.append(rollout)
+    return found
 
 
 def in_the_way(

@@ -62,9 +62,7 @@ def _steps(db: Database, rollout_id: str, *, now: datetime, doorbell: Doorbell) 
 def _catch_up(db: Database, *, now: datetime, doorbell: Doorbell) -> int:
     """Bring devices that were away, or are new, to the release that was promoted last for them."""
     with db.read() as session:
-        succeeded = select(Rollout).where(Rollout.state == RolloutState.SUCCEEDED)
-        latest = session.scalars(succeeded.order_by(Rollout.finished_at.desc(), Rollout.id.desc())).all()
-        current = _current(latest)
+        current = store.current(session)
         waiting = [i for i, rollout in enumerate(current) if behind(session, rollout, current[:i], now=now)]
     caught = 0
     for i in waiting:
@@ -80,16 +78,6 @@ def _catch_up(db: Database, *, now: datetime, doorbell: Doorbell) -> int:
         caught += len(devices)
         _ring(doorbell, [device.id for device in devices])
     return caught
-
-
-def _current(latest: Iterable[Rollout]) -> list[Rollout]:
-    """Of rollouts, newest first, those whose devices no newer one covers entirely."""
-    current: list[Rollout] = []
-    for rollout in latest:
-        tags = set(rollout.plan["tags"])
-        if not any(n.recipe == rollout.recipe and set(n.plan["tags"]) <= tags for n in current):
-            current.append(rollout)
-    return current
 
 
 def _ring(doorbell: Doorbell, devices: Iterable[str]) -> None:

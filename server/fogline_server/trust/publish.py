@@ -43,16 +43,15 @@ def publish(session: Session, keys: OnlineKeys, listed: Iterable[Listed], *, now
     """
     if not store.lock(session):
         return False
-    added = {each.path: _target(each) for each in listed}
-    cut = catalogue.open_bins(session)
-    if cut is None:
-        _sign_all(session, keys, catalogue.listed(session) | added, now=now)
-        return True
-    # Only the bins that change are signed, so that no device has to read the others again.
-    for name, part in catalogue.in_bins(cut, added.values()).items():
-        part.targets = catalogue.current(session, name, Targets).targets | part.targets
-        _sign(session, keys, name, part, cut.keyids, now=now)
-    _sign_snapshot(session, keys, now=now)
+    _change(session, keys, listed, there=True, now=now)
+    return True
+
+
+def withdraw(session: Session, keys: OnlineKeys, listed: Iterable[Listed], *, now: datetime) -> bool:
+    """List these artifacts no more; False while there is no root. Raises as :func:`publish`."""
+    if not store.lock(session):
+        return False
+    _change(session, keys, listed, there=False, now=now)
     return True
 
 
@@ -90,6 +89,25 @@ def listing(release: Release, variants: Iterable[Variant]) -> list[Listed]:
         Listed(release_id=release.id, variant=v.name, digest=v.digest, size=v.size, recipe=release.recipe)
         for v in variants
     ]
+
+
+def _change(session: Session, keys: OnlineKeys, given: Iterable[Listed], *, there: bool, now: datetime) -> None:
+    """Sign a list that has the given artifacts, or no longer has them, beside what it has."""
+
+    def changed(before: dict[str, TargetFile], targets: dict[str, TargetFile]) -> dict[str, TargetFile]:
+        others = {path: target for path, target in before.items() if path not in targets}
+        return others | targets if there else others
+
+    targets = {each.path: _target(each) for each in given}
+    cut = catalogue.open_bins(session)
+    if cut is None:
+        _sign_all(session, keys, changed(catalogue.listed(session), targets), now=now)
+        return
+    # Only the bins that change are signed, so that no device has to read the others again.
+    for name, part in catalogue.in_bins(cut, targets.values()).items():
+        part.targets = changed(catalogue.current(session, name, Targets).targets, part.targets)
+        _sign(session, keys, name, part, cut.keyids, now=now)
+    _sign_snapshot(session, keys, now=now)
 
 
 def _sealed(session: Session) -> Iterator[Listed]:

@@ -140,3 +140,21 @@ def test_notes_on_a_release_are_told_with_writer_and_time_and_have_bounds(foglin
     said = fogline("release", "note", "champion", "one too many")
     assert (said.code, "too_many_notes" in said.err) == (Exit.CONFLICT, True), said.err
     assert len(fogline("release", "show", "champion", "--json").json["notes"]) == MOST
+
+
+def test_a_release_is_withdrawn_and_taken_back_unless_something_needs_it(fogline, sqlite_plant):
+    said = fogline("release", "unlist", "champion")
+    assert (said.code, "release_in_use" in said.err, "alias champion" in said.err) == (Exit.CONFLICT, True, True)
+    assert "idle is UNLISTED" in fogline("release", "unlist", "idle").err
+    assert fogline("release", "show", "idle", "--json").json["state"] == "UNLISTED"
+    assert fogline("release", "verify", "idle").code == 0
+    for refused in (
+        ("rollout", "create", "idle"),
+        ("release", "alias", "candidate", "idle"),
+        ("release", "pick", "idle"),
+    ):
+        said = fogline(*refused)
+        assert (said.code, "release_unlisted" in said.err) == (Exit.CONFLICT, True), said.err
+    assert [row["name"] for row in fogline("release", "list", "--state", "UNLISTED", "--json").json] == ["idle"]
+    assert "idle is READY" in fogline("release", "relist", "idle").err
+    assert fogline("release", "alias", "candidate", "idle").code == 0

@@ -61,6 +61,8 @@ CONFLICT: dict[tuple[str, str], tuple[dict[str, Any], str]] = {
     ("POST", "/v1/releases/{release}:verify"): ({"path": {"release": "unbuilt"}}, "release_not_ready"),
     ("POST", "/v1/compression-searches"): ({"json": {"release": "unbuilt"}}, "release_not_ready"),
     ("PUT", "/v1/aliases/{alias}"): ({"json": {"release": "unbuilt"}}, "release_not_ready"),
+    ("POST", "/v1/releases/{release}:unlist"): ({}, "release_in_use"),
+    ("POST", "/v1/releases/{release}:relist"): ({}, "illegal_transition"),
     ("POST", "/v1/releases/{release}/notes"): ({"repeated": {"json": {"text": "a"}}}, "idempotency_key_reused"),
     ("POST", "/v1/rollouts"): ({"json": {"release": "tiny-1", "start": True}}, "rollout_active"),
     ("POST", "/v1/rollouts/{rollout_id}:start"): ({"path": {"rollout_id": "$draft"}}, "rollout_active"),

@@ -223,6 +223,20 @@ def pick(
     release: str,
     *,
     max_bytes: Annotated[int | None, typer.Option(help="As sent, compressed.")] = None,
+@app.command("unlist")
+def unlist(context: typer.Context, release: str) -> None:
+    """Withdraw a release: no device installs it anew. Refused while an alias, a rollout or a device needs it."""
+    withdrawn = api(context).post(f"/v1/releases/{release}:unlist")
+    show.note(f"{withdrawn['name']} is {withdrawn['state']}")
+
+
+@app.command("relist")
+def relist(context: typer.Context, release: str) -> None:
+    """Let devices install a withdrawn release again."""
+    back = api(context).post(f"/v1/releases/{release}:relist")
+    show.note(f"{back['name']} is {back['state']}")
+
+
     max_p50_us: Annotated[float | None, typer.Option(help="Median microseconds, where it was measured.")] = None,
     max_drop: Annotated[float | None, typer.Option(help="Share of accuracy below the float student's.")] = None,
     as_json: AsJson = False,

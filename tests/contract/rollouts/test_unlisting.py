@@ -1,0 +1,120 @@
+"""Withdrawing a release that something needs is refused, and nothing new begins to need one that was withdrawn."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from fleet import Fleet
+from sqlalchemy import select
+
+from fogline_server.db.database import Database
+from fogline_server.devices.tables import Device
+from fogline_server.jobs.doorbell import Doorbell
+from fogline_server.registry.service import set_alias
+from fogline_server.rollouts import service, unlisting
+from fogline_server.trust.keys import OnlineKeys
+from fogline_shared.errors import Conflict
+
+
+class Withdrawing(Fleet):
+    """A fleet whose releases can be withdrawn; nothing is signed, for there is no root."""
+
+    def __init__(self, db: Database, doorbell: Doorbell, keys: OnlineKeys) -> None:
+        super().__init__(db, doorbell)
+        self.keys = keys
+
+    def unlist(self, release_id: str) -> str:
+        """What is in the way; empty: it was withdrawn."""
+        try:
+            with self.db.transaction() as session:
+                unlisting.unlist(session, self.keys, release_id, now=self.now, actor="test")
+        except Conflict as error:
+            if error.code != "release_in_use":
+                raise
+            return error.message
+        return ""
+
+    def refuses(self, act, *args) -> str:
+        """The code with which a use case is refused."""
+        with pytest.raises(Conflict) as error, self.db.transaction() as session:
+            act(session, *args, now=self.now, actor="test")
+        return error.value.code
+
+
+@pytest.fixture
+def fleet(database: Database, doorbell: Doorbell, tmp_path) -> Withdrawing:
+    return Withdrawing(database, doorbell, OnlineKeys(tmp_path / "keys"))
+
+
+def test_what_needs_a_release_is_named_until_nothing_does(fleet: Withdrawing) -> None:
+    devices = fleet.enrol(3)
+    bad = fleet.release("bad")
+    with fleet.db.transaction() as session:
+        set_alias(session, "champion", bad, now=fleet.now, actor="test")
+    assert "alias champion stands on it" in fleet.unlist(bad)
+    first = fleet.rollout(bad, stages=[100])
+    assert f"rollout {first} of it is SCHEDULED" in fleet.unlist(bad)
+    fleet.until(first, "SUCCEEDED")
+    assert "3 devices should run it" in fleet.unlist(bad)
+    assert f"devices that come later get it by rollout {first}" in fleet.unlist(bad)
+    better = fleet.release("better")
+    second = fleet.rollout(better, stages=[50, 100], soak_s=60)
+    fleet.step()
+    assert f"rollout {second} may return devices to it" in fleet.unlist(bad)
+    fleet.until(second, "SUCCEEDED")
+    assert fleet.unlist(bad) == "release 'bad' cannot be withdrawn: alias champion stands on it: move it"
+    with fleet.db.transaction() as session:
+        set_alias(session, "champion", better, now=fleet.now, actor="test")
+    assert fleet.unlist(bad) == ""
+    assert len(fleet.running("better")) == len(devices)
+    # Once it is withdrawn, no one returns to it.
+    rollback = lambda session, **who: service.rollback(session, second, reason="", **who)  # noqa: E731
+    assert fleet.refuses(rollback) == "release_unlisted"
+
+
+def test_nothing_new_begins_with_a_withdrawn_release(fleet: Withdrawing) -> None:
+    fleet.enrol(2)
+    bad = fleet.release("bad")
+    draft = fleet.rollout(bad, start=False)
+    later = fleet.rollout(bad, start=False)
+    with fleet.db.transaction() as session:
+        service.start(session, later, now=fleet.now, actor="test")
+        service.cancel(session, later, now=fleet.now, actor="test")
+    assert fleet.unlist(bad) == ""
+    assert fleet.refuses(service.start, draft) == "release_unlisted"
+    assert fleet.refuses(set_alias, "champion", bad) == "release_unlisted"
+    with pytest.raises(Conflict, match="release_unlisted"):
+        fleet.rollout(bad)
+    fleet.step()
+    assert fleet.running("bad") == []
+
+
+def test_devices_that_come_later_get_no_withdrawn_release(fleet: Withdrawing) -> None:
+    fleet.enrol(1, tags=("lab",))
+    bad = fleet.release("bad")
+    fleet.until(fleet.rollout(bad, stages=[100]), "SUCCEEDED")
+    better = fleet.promote("better", stages=[100])
+    assert fleet.unlist(bad) == ""
+    # The newer rollout no longer covers anybody: the older one would be the latest again.
+    with fleet.db.transaction() as session:
+        service.get_rollout(session, better).state = "ROLLED_BACK"
+    (late,) = fleet.enrol(1)
+    for _ in range(3):
+        fleet.step()
+    assert late.digest == ""
+
+
+def test_a_revoked_device_needs_nothing(fleet: Withdrawing) -> None:
+    fleet.enrol(1)
+    bad = fleet.release("bad")
+    fleet.until(fleet.rollout(bad, stages=[100]), "SUCCEEDED")
+    other = fleet.rollout(fleet.release("other"), stages=[100])
+    with fleet.db.transaction() as session:
+        session.scalars(select(Device)).one().state = "REVOKED"
+    assert "rollout" in fleet.unlist(bad)
+    fleet.now += timedelta(seconds=1)
+    with fleet.db.transaction() as session:
+        service.get_rollout(session, other).state = "SUCCEEDED"
+        service.get_rollout(session, other).finished_at = fleet.now
+    assert fleet.unlist(bad) == ""
