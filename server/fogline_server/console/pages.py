@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 from fogline_server.access import service
 from fogline_server.access.keys import KeyRing
 from fogline_server.access.service import SESSION_COOKIE, Principal
-from fogline_server.console import charts, run_view, view
+from fogline_server.console import charts, run_view, scatter, search_view, view
 from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
 from fogline_shared.errors import Unauthenticated
@@ -43,7 +43,13 @@ _templates = Environment(
     lstrip_blocks=True,
     auto_reload=False,
 )
-_templates.globals.update(job_share=view.job_share, WIDTH=charts.WIDTH, HEIGHT=charts.HEIGHT)
+_templates.globals.update(
+    job_share=view.job_share,
+    WIDTH=charts.WIDTH,
+    HEIGHT=charts.HEIGHT,
+    SCATTER_WIDTH=scatter.WIDTH,
+    SCATTER_HEIGHT=scatter.HEIGHT,
+)
 
 
 def mount(app: FastAPI) -> None:
@@ -85,6 +91,16 @@ def run(request: Request, run_id: Annotated[str, Path(pattern=r"^run_[0-9a-z]{1,
         return RedirectResponse("/login", 303)
     with _db(request).read() as session:
         return _html("run.html", who=who, p=run_view.run_page(session, run_id, now=utc_now()))
+
+
+@router.get("/console/searches/{search_id}", name="console_search")
+def search(request: Request, search_id: Annotated[str, Path(pattern=r"^search_[0-9a-z]{1,50}$")]) -> Response:
+    """One compression search: where its forms lie, the pick, and why not the others."""
+    who = _visitor(request)
+    if who is None:
+        return RedirectResponse("/login", 303)
+    with _db(request).read() as session:
+        return _html("search.html", who=who, p=search_view.search_page(session, search_id, now=utc_now()))
 
 
 @router.get("/login", name="console_login_form")

@@ -25,6 +25,8 @@ from fogline_server.registry.service import list_aliases, list_releases, variant
 from fogline_server.registry.tables import Release, Variant
 from fogline_server.rollouts.service import list_rollouts, stages_of
 from fogline_server.rollouts.tables import Assignment, Rollout, Stage
+from fogline_server.search.service import list_searches
+from fogline_server.search.tables import Search
 from fogline_server.training.service import list_runs, rounds_of
 from fogline_server.training.tables import Run
 from fogline_shared.states import ROLLOUT, DeviceState, JobState, RolloutState, RoundState, RunState, StageState
@@ -87,6 +89,15 @@ class ReleaseRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SearchRow:
+    """A compression search, its job, and the name of the release whose student it compresses."""
+
+    search: Search
+    job: Job
+    release: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Overview:
     """Everything on the page. ``seq``: the last event it includes."""
 
@@ -100,6 +111,7 @@ class Overview:
     jobs: Sequence[Job]
     jobs_by_state: dict[str, int]
     releases: Sequence[ReleaseRow]
+    searches: Sequence[SearchRow]
     events: Sequence[Event]
 
 
@@ -128,6 +140,10 @@ def overview(session: Session, *, now: datetime) -> Overview:
         jobs=[job for job in list_jobs(session, limit=60) if job.parent_id is None][:10],
         jobs_by_state=dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).all()),
         releases=rows,
+        searches=[
+            SearchRow(search=search, job=job, release=session.get_one(Release, search.release_id).name)
+            for search, job in list_searches(session, limit=3)
+        ],
         events=events.latest_events(session, limit=15),
     )
 

@@ -14,6 +14,7 @@ from fogline_server.db import events
 from fogline_server.db.base import utc_now
 from fogline_server.devices.tables import Device
 from fogline_server.jobs.service import get_job
+from fogline_server.search.tables import Search
 from fogline_server.training.tables import Run, Update
 
 
@@ -96,6 +97,45 @@ def test_a_runs_page_says_why_updates_and_devices_are_left_out(plant, page):
     expect(rows.filter(has_text="watch-10")).to_contain_text("It is offline")
     expect(rows.first).to_contain_text("It has no consent of its owner.")
     page.click("text=All runs")
+    page.wait_for_selector("#fleet")
+
+
+def test_a_searchs_page_shows_the_front_the_pick_and_why_not_the_others(sqlite_plant, page):
+    def candidate(number: int, chain: str, accuracy: float, size: int, why: str = "") -> dict:
+        half = {"accuracy": accuracy, "worst_class_accuracy": accuracy / 2, "calibration_error": 0.1}
+        metrics = {"choosing": half, "judging": half, "bytes_zstd": size, "p50_us": 20.0}
+        said = {"why_not": [why] if why else [], "metrics": metrics if size else None, "final": bool(size)}
+        return {"number": number, "name": f"form-{number}", "chain": chain, "front": size == 9000, **said}
+
+    rows = [
+        candidate(0, "float16", 0.9, 9000),
+        candidate(1, "low_rank", 0.8, 12_000, "80.00% where"),
+        candidate(2, "qat", 0, 0, "not_traceable: loops"),
+    ]
+    sentence = "form-0: 90.0% right"
+    result = {
+        "pick": "form-0",
+        "sentence": sentence,
+        "best_single_sentence": sentence,
+        "trials": 3,
+        "cached": 1,
+        "candidates": rows,
+    }
+    log_in(page, sqlite_plant)
+    expect(page.locator("#searches article").first).to_contain_text("forms of ")
+    with sqlite_plant.db.transaction() as session:
+        session.get_one(Search, sqlite_plant.ids.search).result = result
+        events.record(session, "search.ended", "search", sqlite_plant.ids.search)
+    expect(page.locator("#searches article").first).to_contain_text("Form-0: 90.0% right.")
+    page.click(f"#searches >> text={sqlite_plant.ids.search}")
+    expect(page.locator("#pick")).to_have_text("Form-0: 90.0% right.")
+    expect(page.locator("#front .dot")).to_have_count(2)
+    expect(page.locator("#front .dot.pick text")).to_have_text("form-0")
+    lines = page.locator("#candidates tbody tr")
+    expect(lines).to_have_count(3)
+    expect(lines.first).to_contain_text("pick")
+    expect(lines.last).to_contain_text("not_traceable: loops")
+    page.click("text=Overview")
     page.wait_for_selector("#fleet")
 
 

@@ -14,6 +14,7 @@ from fogline_server.blobs.store import BlobStore
 from fogline_server.compression.chain import Chain
 from fogline_server.compression.engine import manifest_of, open_session
 from fogline_server.compression.front import Limits
+from fogline_server.console.search_view import search_page
 from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
 from fogline_server.jobs import service as jobs
@@ -85,6 +86,11 @@ def test_a_search_ends_with_a_release_of_what_it_found(
     assert picked["metrics"]["choosing"]["accuracy"] == best["metrics"]["choosing"]["accuracy"]
     assert result["best_single"] in {rows[name]["name"] for name in ("float16", "weight_only")}
     assert f"{picked['metrics']['judging']['accuracy']:.1%} are right" in result["sentence"]
+    with sqlite_database.read() as session:
+        page = search_page(session, found.id, now=utc_now())
+    assert sorted(dot.kind for dot in page.chart.dots).count("pick") == 1
+    assert len(page.chart.dots) == len(finalists)
+    assert page.candidates[0]["metrics"]["choosing"]["accuracy"] == best["metrics"]["choosing"]["accuracy"]
     tick(sqlite_database, now=utc_now())
     with sqlite_database.read() as session:
         release = registry.get_release(session, "small")
