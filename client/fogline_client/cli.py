@@ -28,7 +28,7 @@ from fogline_client import local
 from fogline_client.config import DEFAULT_PORT, AgentConfig, StateDir
 from fogline_client.doctor_command import doctor
 from fogline_client.serving.options import ServingOptions
-from fogline_client.stream_command import stream
+from fogline_client.stream_command import ring, stream
 from fogline_client.terminal import DEFAULT_STATE, JsonOption, StateOption, failures, say
 from fogline_client.unit_command import unit
 from fogline_shared.errors import Conflict, InvalidInput, Unavailable
@@ -116,7 +116,7 @@ def enroll(
     """Trade a token for this device's certificate, and write its settings."""
     with failures(as_json=as_json):
         from fogline_client import enroll as enrolment
-        from fogline_client import identity
+        from fogline_client import identity, state_format
         from fogline_client.inference.engines.base import load_engine
         from fogline_client.trust import check
         from fogline_shared.plugins import require_entry_point
@@ -139,6 +139,7 @@ def enroll(
         if config.engine:
             load_engine(config.engine, config.engine_options)
         state.create()
+        state_format.bring_up(state)
         settings.save(config, state.config)
         root = _read_root(trust_root) if trust_root else b""
         issued, offered = asyncio.run(
@@ -172,14 +173,17 @@ def run_agent(
 ) -> None:
     """Serve predictions and stay in sync until SIGINT or SIGTERM. Options override what `enroll` wrote."""
     with failures(as_json=False):
+        from fogline_client import state_format
         from fogline_client.agent import Agent, only_agent
 
         state = StateDir(root=state_dir)
         overrides = _overrides(recipe, option, port, socket_path, serving, source, source_option, attribute)
         overrides |= _engine(engine, engine_option)
         overrides |= _will(metered=metered, consent=consent, personalise=personalise, local_epsilon=local_epsilon)
-        config = settings.load(state.config, overrides=overrides)
+        settings.require(state.config)
         with only_agent(state.lock):
+            state_format.bring_up(state)
+            config = settings.load(state.config, overrides=overrides)
             asyncio.run(_until_signal(Agent(state, config).run))
 
 
@@ -250,6 +254,7 @@ def predict(
 
 
 app.command()(stream)
+app.command()(ring)
 app.command()(doctor)
 app.command()(unit)
 

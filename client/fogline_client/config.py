@@ -128,6 +128,10 @@ class StateDir:
         return TrustDir(path=self.root / "trust")
 
     @property
+    def format(self) -> Path:
+        return self.root / "format.json"
+
+    @property
     def status(self) -> Path:
         return self.root / "status.json"
 
@@ -141,14 +145,19 @@ def save(config: AgentConfig, path: Path) -> None:
     durable.write_json(path, asdict(config))
 
 
+def require(path: Path) -> None:
+    """Raise InvalidInput ``not_configured`` when nobody enrolled here."""
+    if not path.exists():
+        raise InvalidInput("not_configured", f"no {path}: run `fogline-agent enroll TOKEN` first")
+
+
 def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> AgentConfig:
     """Read the file and lay ``overrides`` over it.
 
     Raises InvalidInput ``not_configured`` when there is none, Corrupt ``bad_config`` when it cannot be understood.
     """
+    require(path)
     raw = durable.read_json(path, code="bad_config")
-    if raw is None:
-        raise InvalidInput("not_configured", f"no {path}: run `fogline-agent enroll TOKEN` first")
     try:
         serving = ServingOptions.from_json(raw.get("serving", {}))
         return AgentConfig(**{**raw, "serving": serving, **(overrides or {})})

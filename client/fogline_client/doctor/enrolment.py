@@ -10,11 +10,11 @@ from pathlib import Path
 from cryptography import x509
 
 from fogline_client import config as settings
-from fogline_client import identity
+from fogline_client import identity, state_format
 from fogline_client.doctor.findings import Finding
 from fogline_client.doctor.patient import Patient
 from fogline_client.trust import floor
-from fogline_shared.errors import Corrupt, FoglineError, InvalidInput, Unauthenticated
+from fogline_shared.errors import Conflict, Corrupt, FoglineError, InvalidInput, Unauthenticated
 
 _ENROLL = "`fogline token create` at the coordinator, then `fogline-agent enroll TOKEN` here"
 _AGAIN = (
@@ -37,6 +37,19 @@ def enrolled(patient: Patient) -> Iterator[Finding]:
     except Corrupt as error:
         means = "the agent does not start; a process that embeds the Predictor still answers from the active slot"
         yield Finding(error.code, error.message, means, _AGAIN)
+
+
+def readable(patient: Patient) -> Iterator[Finding]:
+    """Whether an agent of this version may touch the folder."""
+    try:
+        state_format.number_of(patient.state)
+    except Conflict as error:
+        means = "this agent does not start here, and changes nothing; a process that embeds the Predictor still answers"
+        do = "install that version again (`pip install fogline==…`); folders are not brought down"
+        yield Finding(error.code, error.message, means, do)
+    except Corrupt as error:
+        do = f'write {{"format": {state_format.FORMAT}}} into it if this version wrote the folder; check the disk'
+        yield Finding(error.code, error.message, "the agent does not start", do)
 
 
 def configured(patient: Patient) -> Iterator[Finding]:
@@ -162,4 +175,4 @@ def _day(at: float) -> str:
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-CHECKS = (enrolled, configured, shown_to_others, owners, certificate, clock)
+CHECKS = (readable, enrolled, configured, shown_to_others, owners, certificate, clock)
