@@ -12,7 +12,8 @@ from fogline_server.registry.lineage import fingerprint
 from fogline_shared.errors import InvalidInput
 from fogline_shared.recipe import Recipe
 
-# Every method, alone and in the combinations that pay, with a few values of the option that matters most: docs/search.md.
+# Every method, alone and in the combinations that pay, with a few values of the option that matters most. The first eleven do
+# not train: a recipe without a transfer set has these.
 DEFAULT = (
     "float16",
     "int8_static",
@@ -23,6 +24,8 @@ DEFAULT = (
     "weight_only:bits=4",
     "low_rank",
     "low_rank,int8_static",
+    "prune_channels:share=0.125:rounds=1:steps=0,int8_static",
+    "sparse_magnitude:sparsity=0.3:rounds=1:steps=0,int8_static",
     "qat,int8_static",
     "prune_channels:share=0.25",
     "prune_channels:share=0.5",
