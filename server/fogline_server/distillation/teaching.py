@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from fogline_shared.checks import number
+from fogline_shared.checks import from_fields, number
 from fogline_shared.errors import InvalidInput
 from fogline_shared.recipe import Dataset, Recipe, check_examples
 
@@ -72,13 +72,7 @@ class Teaching:
     @classmethod
     def from_json(cls, value: object) -> Teaching:
         """Inverse of ``asdict``; fields left out have their defaults. Raises InvalidInput ``invalid_teaching``."""
-        if not isinstance(value, Mapping):
-            raise InvalidInput("invalid_teaching", "teaching is an object", field="teaching")
-        known = [each.name for each in fields(cls)]
-        if unknown := sorted(map(str, set(value) - set(known))):
-            message = f"teaching has no field {unknown[0]!r}; fields: {', '.join(known)}"
-            raise InvalidInput("invalid_teaching", message[:400], field="teaching")
-        return cls(**value)
+        return from_fields(cls, value, name="teaching", code="invalid_teaching")
 
     def as_json(self) -> dict[str, Any]:
         """For the release's row and report."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
-from fogline_shared.checks import number
+from fogline_shared.checks import from_fields, number
 from fogline_shared.errors import InvalidInput
 
 RANGES: Mapping[str, tuple[float, float]] = {
@@ -42,13 +41,9 @@ class ReleaseLimits:
                 number(f"limits.{name}", value, low=low, high=high, code="invalid_release_limits")
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> ReleaseLimits:
+    def from_json(cls, value: object) -> ReleaseLimits:
         """From limits by name; those left out are None."""
-        known = [each.name for each in fields(cls)]
-        if unknown := sorted(map(str, set(value) - set(known))):
-            message = f"there is no limit {unknown[0]!r}; limits: {', '.join(known)}"
-            raise InvalidInput("invalid_release_limits", message[:400], field="limits")
-        return cls(**value)
+        return from_fields(cls, value, name="limits", code="invalid_release_limits")
 
     def check_labels(self, recipe: str, *, labelled: bool) -> None:
         """Raise InvalidInput ``limit_without_holdout`` if a limit needs labels that the recipe does not have at the cloud."""

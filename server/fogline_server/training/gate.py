@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fogline_shared.checks import number
+from fogline_shared.checks import from_fields, number
 from fogline_shared.errors import Conflict, InvalidInput
 
 if TYPE_CHECKING:
@@ -74,10 +74,4 @@ class Gate:
     @classmethod
     def from_json(cls, value: object) -> Gate:
         """Inverse of ``asdict``; fields left out have their defaults. Raises InvalidInput ``invalid_run``."""
-        if not isinstance(value, dict):
-            raise InvalidInput("invalid_run", "gate is an object", field="gate")
-        known = [each.name for each in fields(cls)]
-        if unknown := sorted(map(str, set(value) - set(known))):
-            field = f"gate.{unknown[0]}"[:100]
-            raise InvalidInput("invalid_run", f"{field} does not exist; fields: {', '.join(known)}", field=field)
-        return cls(**value)
+        return from_fields(cls, value, name="gate", code="invalid_run")

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from fogline_server.training.admission import quorum_of
-from fogline_shared.checks import number
+from fogline_shared.checks import from_fields, number
 from fogline_shared.errors import InvalidInput
 
 # What waits without a quorum gives up at this many times the deadline. No reply comes later.
@@ -65,12 +65,7 @@ class Pacing:
     @classmethod
     def from_json(cls, value: object) -> Pacing:
         """Inverse of ``asdict``; fields left out have their defaults. Raises InvalidInput ``invalid_run``."""
-        if not isinstance(value, dict):
-            raise InvalidInput("invalid_run", "pacing is an object", field="pacing")
-        known = [each.name for each in fields(cls)]
-        if unknown := sorted(map(str, set(value) - set(known))):
-            raise _invalid(unknown[0][:60], f"does not exist; fields: {', '.join(known)}")
-        return cls(**value)
+        return from_fields(cls, value, name="pacing", code="invalid_run")
 
 
 @dataclass(frozen=True, kw_only=True)

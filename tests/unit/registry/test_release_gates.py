@@ -97,7 +97,7 @@ def test_a_limit_out_of_range_is_named_with_the_range(name: str) -> None:
 
 
 def test_an_unknown_limit_is_named_with_those_there_are() -> None:
-    with pytest.raises(InvalidInput, match="no limit 'max_heat'; limits: max_worst_class_drop"):
+    with pytest.raises(InvalidInput, match="limits has no field 'max_heat'; fields: max_worst_class_drop"):
         ReleaseLimits.from_json({"max_heat": 1})
 
 

@@ -67,6 +67,6 @@ def test_a_run_with_a_gate_and_no_holdout_is_refused_when_it_is_submitted() -> N
     "fields", [{"max_drop": -1}, {"max_drop": 101}, {"patience": 0}, {"drop": 1}, {"max_drop": "1"}]
 )
 def test_what_is_out_of_range_is_refused(fields: dict) -> None:
-    with pytest.raises(InvalidInput, match=r"invalid_run: gate\."):
+    with pytest.raises(InvalidInput, match=r"invalid_run: gate[. ]"):
         Gate.from_json(fields)
     assert Gate.from_json(asdict(Gate(max_drop=2.5))) == Gate(max_drop=2.5)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fogline_shared.checks import number
+from fogline_shared.checks import from_fields, number
 from fogline_shared.errors import InvalidInput
 from fogline_shared.recipe import Recipe, check_examples
 
@@ -89,13 +89,7 @@ class Ensemble:
     @classmethod
     def from_json(cls, value: object) -> Ensemble:
         """Inverse of ``asdict``; fields left out have their defaults. Raises InvalidInput ``invalid_ensemble``."""
-        if not isinstance(value, Mapping):
-            raise InvalidInput("invalid_ensemble", "ensemble is an object", field="ensemble")
-        known = [each.name for each in fields(cls)]
-        if unknown := sorted(map(str, set(value) - set(known))):
-            message = f"ensemble has no field {unknown[0]!r}; fields: {', '.join(known)}"
-            raise InvalidInput("invalid_ensemble", message[:400], field="ensemble")
-        return cls(**value)
+        return from_fields(cls, value, name="ensemble", code="invalid_ensemble")
 
     def as_json(self) -> dict[str, Any]:
         """For reports."""

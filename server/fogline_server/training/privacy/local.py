@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from fogline_server.training.admission import Judgement
-from fogline_shared.checks import number
+from fogline_shared.checks import from_fields, number
 from fogline_shared.errors import InvalidInput
 from fogline_shared.privacy.accountant import DELTA, Releases, epsilon, least_noise
 from fogline_shared.privacy.local import CLIP, Local
@@ -67,13 +66,9 @@ class LocalPrivacy:
                 raise InvalidInput("invalid_privacy", f"{name} and local_privacy do not go together")
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> LocalPrivacy:
-        """From its fields; those left out have their defaults."""
-        known = [each.name for each in fields(cls)]
-        if unknown := sorted(set(value) - set(known)):
-            text = f"local_privacy has no field {unknown[0]!r}; fields: {', '.join(known)}"
-            raise InvalidInput("invalid_privacy", text)
-        return cls(**value)
+    def from_json(cls, value: object) -> LocalPrivacy:
+        """Inverse of ``asdict``; fields left out have their defaults. Raises InvalidInput ``invalid_privacy``."""
+        return from_fields(cls, value, name="local_privacy", code="invalid_privacy")
 
 
 def judged(

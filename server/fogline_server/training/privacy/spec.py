@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
-from fogline_shared.checks import number
+from fogline_shared.checks import from_fields, number
 from fogline_shared.errors import InvalidInput
 from fogline_shared.privacy.accountant import NOISE
 
@@ -90,9 +88,6 @@ class Privacy:
                 )
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Privacy:
-        """From its fields; those left out have their defaults."""
-        known = [each.name for each in fields(cls)]
-        if unknown := sorted(set(value) - set(known)):
-            raise InvalidInput("invalid_privacy", f"privacy has no field {unknown[0]!r}; fields: {', '.join(known)}")
-        return cls(**value)
+    def from_json(cls, value: object) -> Privacy:
+        """Inverse of ``asdict``; fields left out have their defaults. Raises InvalidInput ``invalid_privacy``."""
+        return from_fields(cls, value, name="privacy", code="invalid_privacy")
