@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from fogline_server.compression.engine import open_session, run
-from fogline_server.compression.methods.base import Candidate, Method, Needs, Parent, Stage, load_method
+from fogline_server.compression.examples import Needs
+from fogline_server.compression.methods.base import Candidate, Method, Parent, Stage, load_method
 from fogline_shared.errors import Corrupt, InvalidInput
 
 MOST_LINKS = 8

@@ -2,14 +2,61 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import Flag, auto
+
 import numpy as np
 
 from fogline_server.compression.engine import FloatArray
-from fogline_server.compression.methods.base import Examples, Needs
+from fogline_shared.errors import InvalidInput
 from fogline_shared.recipe import LabelArray, Recipe, Standardisation, check_examples
 
 CALIBRATION = 512
 NOISE = 64
+
+
+class Needs(Flag):
+    """Which examples at the cloud a method cannot do without."""
+
+    NOTHING = 0
+    CALIBRATION = auto()
+    TRANSFER = auto()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """What a recipe has at the cloud to compress with.
+
+    Arrays: (n, *input_shape), raw units; ``labels``, (n,), those of ``calibration`` where known.
+    """
+
+    calibration: FloatArray | None = None
+    labels: LabelArray | None = None
+    transfer: FloatArray | None = None
+
+    def calibrating(self) -> FloatArray:
+        """The calibration examples; raises InvalidInput ``no_calibration_data`` or ``one_class_calibration``."""
+        if self.calibration is None or not len(self.calibration):
+            lacking = "the recipe has neither holdout() nor transfer(), or they are empty"
+            raise InvalidInput("no_calibration_data", f"int8 and int16 calibrate on examples: {lacking}")
+        if self.labels is not None and len(np.unique(self.labels)) < 2:
+            message = f"all {len(self.labels)} calibration examples are of one class: ranges would fit no other"
+            raise InvalidInput("one_class_calibration", message)
+        return self.calibration
+
+    def training(self) -> FloatArray:
+        """The unlabelled transfer set; raises InvalidInput ``no_transfer_data``."""
+        if self.transfer is None or not len(self.transfer):
+            lacking = "the recipe has no transfer(), or it is empty"
+            raise InvalidInput("no_transfer_data", f"methods that train do so on unlabelled examples: {lacking}")
+        return self.transfer
+
+    def check(self, needs: Needs) -> None:
+        """Raise what :meth:`calibrating` and :meth:`training` raise, as far as it is needed."""
+        if Needs.CALIBRATION in needs:
+            self.calibrating()
+        if Needs.TRANSFER in needs:
+            self.training()
 
 
 def calibration_examples(recipe: Recipe) -> FloatArray | None:

@@ -10,8 +10,7 @@ import numpy as np
 
 from fogline_recipes import parameters
 from fogline_server.compression.engine import FloatArray
-from fogline_server.compression.examples import calibration_examples, examples_of, noise_examples
-from fogline_server.compression.methods.base import Needs, Parent
+from fogline_server.compression.examples import calibration_examples, noise_examples
 from fogline_server.compression.parity import parity
 from fogline_server.compression.stamp import stamp
 from fogline_shared import tensors
@@ -55,23 +54,6 @@ def export_module(
         raise InvalidInput("not_exportable", message, got=shape)
     parity(module, model_bytes, examples)
     return model_bytes
-
-
-def parent_of(
-    recipe: Recipe, size: str, params: bytes, standardisation: Standardisation, model: bytes, *, needs: Needs
-) -> Parent:
-    """What chains with these ``needs`` start from: ``model`` is what :func:`export_onnx` made of the same arguments.
-
-    Raises as :func:`~fogline_server.compression.examples.examples_of`.
-    """
-    there = examples_of(recipe, needs)
-    return Parent(
-        **vars(there),
-        model=model,
-        module=fused(load_model(recipe, size, params), standardisation, rank=len(recipe.input_shape)),
-        examples=noise_examples(recipe, standardisation) if there.calibration is None else there.calibration,
-        augment=recipe.augment,
-    )
 
 
 def load_model(recipe: Recipe, size: str, params: bytes) -> torch.nn.Module:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fogline_server.compression.methods.base import Needs, Parent, within
+from fogline_server.compression.examples import Needs
+from fogline_server.compression.methods.base import Parent, within
 from fogline_shared.errors import Corrupt
 
 if TYPE_CHECKING:

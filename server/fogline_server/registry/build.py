@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from fogline_server.compression.chain import Chain, needs_of
 from fogline_server.compression.engine import FloatArray
 from fogline_server.compression.evaluate import correct
-from fogline_server.compression.export import export_onnx, fused, load_model, parent_of
+from fogline_server.compression.export import export_onnx, fused, load_model
+from fogline_server.compression.parent import parent_of
 from fogline_server.compression.parity import Parity, parity
 from fogline_server.db import events
 from fogline_server.db.base import utc_now

@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fogline_server.blobs.store import BlobStore
 from fogline_server.compression.chain import Chain
-from fogline_server.compression.export import parent_of
 from fogline_server.compression.methods.base import Parent
+from fogline_server.compression.parent import parent_of
 from fogline_server.db.database import Database
 from fogline_server.registry.lineage import fingerprint
 from fogline_server.registry.model import STUDENT
@@ -37,7 +37,7 @@ class Source:
     seed: int
 
     def parent(self, chain: Chain) -> Parent:
-        """What it starts from; raises as :func:`~fogline_server.compression.export.parent_of`."""
+        """What it starts from; raises as :func:`~fogline_server.compression.parent.parent_of`."""
         standardisation = Standardisation.from_json(self.student.statistics)
         made = parent_of(self.recipe, "student", self.params, standardisation, self.model, needs=chain.needs)
         return replace(made, seed=self.seed)

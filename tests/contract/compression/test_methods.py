@@ -16,8 +16,9 @@ from tiny_release import trained
 from fogline_server.compression.chain import Chain, Link
 from fogline_server.compression.engine import open_session
 from fogline_server.compression.evaluate import agreement, evaluate
+from fogline_server.compression.examples import Needs
 from fogline_server.compression.export import OPSET, export_module, fused, load_model
-from fogline_server.compression.methods.base import PACKAGE, Candidate, Needs, Parent, Stage, load_method
+from fogline_server.compression.methods.base import PACKAGE, Candidate, Parent, Stage, load_method
 from fogline_server.registry.foreign import check_foreign
 from fogline_shared.errors import FoglineError, InvalidInput
 from fogline_shared.plugins import load_module, module_names

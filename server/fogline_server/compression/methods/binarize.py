@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from fogline_server.compression import packing
+from fogline_server.compression.examples import Needs
 from fogline_server.compression.finetuning import Training, distil
 from fogline_server.compression.layers import weighted
-from fogline_server.compression.methods.base import Candidate, Needs, Stage
+from fogline_server.compression.methods.base import Candidate, Stage
 from fogline_shared.errors import InvalidInput
 
 if TYPE_CHECKING:

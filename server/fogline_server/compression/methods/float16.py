@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fogline_server.compression import packing
-from fogline_server.compression.methods.base import Candidate, Needs, Stage
+from fogline_server.compression.examples import Needs
+from fogline_server.compression.methods.base import Candidate, Stage
 
 
 @dataclass(frozen=True, kw_only=True)

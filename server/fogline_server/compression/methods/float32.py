@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fogline_server.compression.methods.base import Candidate, Needs, Stage
+from fogline_server.compression.examples import Needs
+from fogline_server.compression.methods.base import Candidate, Stage
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fogline_server.compression.methods.base import Candidate, Needs, Stage, one_of
+from fogline_server.compression.examples import Needs
+from fogline_server.compression.methods.base import Candidate, Stage, one_of
 from fogline_server.compression.quantizing import OPERATORS, Batches, quantizer_target
 
 CALIBRATORS = ("minmax", "entropy", "percentile")

@@ -12,8 +12,9 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from fogline_server.compression.examples import Needs
 from fogline_server.compression.layers import weighted
-from fogline_server.compression.methods.base import Candidate, Needs, Stage, within
+from fogline_server.compression.methods.base import Candidate, Stage, within
 
 if TYPE_CHECKING:
     from torch import nn

@@ -12,9 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from fogline_server.compression.examples import Needs
 from fogline_server.compression.finetuning import Training, distil
 from fogline_server.compression.layers import weighted
-from fogline_server.compression.methods.base import Candidate, Needs, Stage, within
+from fogline_server.compression.methods.base import Candidate, Stage, within
 from fogline_shared.errors import Corrupt
 
 if TYPE_CHECKING:

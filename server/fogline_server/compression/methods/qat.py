@@ -12,9 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fogline_server.compression.examples import Needs
 from fogline_server.compression.finetuning import Training, distil
 from fogline_server.compression.layers import per_output, weighted, without_batchnorm
-from fogline_server.compression.methods.base import Candidate, Needs, Stage
+from fogline_server.compression.methods.base import Candidate, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from fogline_server.compression.examples import Needs
 from fogline_server.compression.finetuning import Training
-from fogline_server.compression.methods.base import Candidate, Needs, Stage, within
+from fogline_server.compression.methods.base import Candidate, Stage, within
 from fogline_server.compression.sparsity import sparsify
 
 if TYPE_CHECKING:

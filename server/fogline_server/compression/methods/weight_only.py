@@ -15,7 +15,8 @@ from typing import ClassVar
 import numpy as np
 
 from fogline_server.compression import packing
-from fogline_server.compression.methods.base import Candidate, Needs, Stage, one_of, within
+from fogline_server.compression.examples import Needs
+from fogline_server.compression.methods.base import Candidate, Stage, one_of, within
 
 
 @dataclass(frozen=True, kw_only=True)
