@@ -15,11 +15,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import malformed
+import honest_replies
 import numpy as np
 import pytest
 from flwr.serverapp.strategy import FedAvg
-from malformed import ENROLLED, FAULTS, RUNNING, Honest, Sent
+from honest_replies import ENROLLED, RUNNING, Honest, Sent
+from malformed import FAULTS, Fault
 from sqlalchemy import select
 from sqlalchemy.exc import DataError
 from training_fleet import add_devices, create_run, device_id
@@ -126,8 +127,8 @@ class Field:
         self.number += 1
         name, options = CODECS[self.number % len(CODECS)]
         codec = codecs.load(name, options)
-        before = malformed.reference(self.number)
-        twins = [malformed.honest(before, codec, self.number * 1000 + i) for i in range(HONEST)]
+        before = honest_replies.reference(self.number)
+        twins = [honest_replies.honest(before, codec, self.number * 1000 + i) for i in range(HONEST)]
         cohort = {self.node_of[device_id(i)]: device_id(i) for i in range(HONEST + len(lies))}
         strategy = Recording()
 
@@ -297,7 +298,7 @@ class Lie:
 def seeded(rng: random.Random, count: int) -> list[Lie]:
     """The faults in turn, each with chances of its own."""
 
-    def lie(fault: malformed.Fault, seed: int) -> Lie:
+    def lie(fault: Fault, seed: int) -> Lie:
         return Lie(name=fault.__name__, twin=seed, make=lambda twin: fault(random.Random(seed), twin))
 
     return [lie(FAULTS[i % len(FAULTS)], rng.getrandbits(48)) for i in range(count)]

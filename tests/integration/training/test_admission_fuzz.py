@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import malformed
+import honest_replies
 import pytest
+from honest_replies import Honest, Sent
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from lying_fleet import Lie, field_of, seeded
-from malformed import FAULTS, Honest, Sent
+from malformed import FAULTS
 
 from fogline_server.db.database import Database
 
@@ -104,7 +105,7 @@ def of_bytes(blob: bytes) -> Lie:
 
 
 def of_header(header: Any) -> Lie:
-    blob = malformed.blob_with(json.dumps(header), bytes(64))
+    blob = honest_replies.blob_with(json.dumps(header), bytes(64))
     return Lie(name="header", twin=0, make=lambda twin: replace(twin.sent, blob=blob))
 
 
