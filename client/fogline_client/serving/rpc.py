@@ -32,8 +32,8 @@ _STATUS: Mapping[ErrorKind, grpc.StatusCode] = {
     ErrorKind.CORRUPT: grpc.StatusCode.DATA_LOSS,
     ErrorKind.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
 }
-# Streams of one connection at the same time; the queue refuses long before.
-_STREAMS = 256
+# Calls at the same time beyond those that wait or are being answered: gRPC refuses more before it reads their messages.
+_SPARE_CALLS = 16
 
 
 class InferenceService:
@@ -123,13 +123,15 @@ class GrpcEndpoint:
             options=(
                 ("grpc.so_reuseport", 0),  # else a second agent would quietly share the port
                 ("grpc.max_receive_message_length", options.max_body),
-                ("grpc.max_concurrent_streams", _STREAMS),
+                # gRPC bounds no number of connections: those that say nothing do not stay.
+                ("grpc.server_handshake_timeout_ms", round(1000 * options.read_timeout_s)),
+                ("grpc.max_connection_idle_ms", round(1000 * options.idle_timeout_s)),
                 # A peer that has gone without a word is noticed.
                 ("grpc.keepalive_time_ms", 60_000),
                 ("grpc.keepalive_timeout_ms", 10_000),
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             ),
-            maximum_concurrent_rpcs=4 * _STREAMS,
+            maximum_concurrent_rpcs=options.queue + options.threads + _SPARE_CALLS,
         )
         # What a client connects to.
         self.targets: list[str] = []

@@ -39,8 +39,8 @@ _INLINE_S = 0.000_2
 _INLINE_IDLE_S = 0.002
 # A loop that is this late with its reading has better to do than to answer.
 _LOOP_LATE_S = 0.001
-# Who waits may wait longer than expected: a queue that is filled to the deadline answers half of it too late.
-_CAUTION = 1.25
+# Who waits may wait longer than expected: filled to the deadline, a queue answers half of it too late.
+_CAUTION = 1.5
 # Of the largest request, all that wait together.
 _LARGEST_WAITING = 4
 _CLOSE_S = 2.0

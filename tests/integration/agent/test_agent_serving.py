@@ -35,12 +35,10 @@ async def test_grpc_serves_on_a_port_and_a_socket(enrolled, cloud, tmp_path) -> 
         assert np.frombuffer(answer.raw_output_contents[0], "<i8").tolist() == [3]
 
 
-async def test_options_that_cannot_be_are_told_before_anything_starts(enrolled) -> None:
+async def test_a_socket_that_cannot_be_is_told_before_anything_starts(enrolled) -> None:
     agent = await enrolled()
-    for words, code in (("queue=0", "bad_option"), (f"grpc_socket=/{'x' * 120}", "socket_path_too_long")):
-        said = await asyncio.to_thread(
-            agent_cli, "run", "--state-dir", agent.state_dir, "--port", 0, "--serving", words
-        )
-        assert said.returncode == 2
-        assert code in said.stderr
-        assert "Traceback" not in said.stderr
+    words = ("run", "--state-dir", agent.state_dir, "--port", 0, "--serving", f"grpc_socket=/{'x' * 120}")
+    said = await asyncio.to_thread(agent_cli, *words)
+    assert said.returncode == 2
+    assert "socket_path_too_long" in said.stderr
+    assert "Traceback" not in said.stderr

@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 
+import grpc
 import pytest
 from artifacts import artifact
 from local_endpoint import Held, request, serving
@@ -106,6 +107,22 @@ async def test_a_peer_that_says_nothing_is_let_go(tmp_path):
         assert (await answer(once))[0] == 200
         assert await asyncio.wait_for(never.read(), 10) == b""
         assert await asyncio.wait_for(once.read(), 10) == b""
+
+
+async def test_grpc_too_lets_go_of_peers_that_say_nothing(tmp_path):
+    async with endpoint(tmp_path, grpc_port=0, read_timeout_s=0.2, idle_timeout_s=0.2) as served:
+        port = int(served.grpc.rsplit(":", 1)[1])
+        never, _ = await asyncio.open_connection("127.0.0.1", port)
+        once = grpc.aio.insecure_channel(served.grpc)
+        live = once.unary_unary("/inference.GRPCInferenceService/ServerLive")
+        assert await live(b"", timeout=10)
+        async with asyncio.timeout(10):
+            with contextlib.suppress(ConnectionError):
+                while await never.read(4096):  # it greets first
+                    pass
+            await once.wait_for_state_change(grpc.ChannelConnectivity.READY)
+        assert await live(b"", timeout=10)
+        await once.close()
 
 
 async def test_silent_connections_give_way_to_those_that_ask(tmp_path):
