@@ -116,8 +116,8 @@ class Scheduler:
         if len(self._waiting) >= self._options.queue:
             raise _full("the queue is full", self._wait_s(self._clock()))
 
-    def close(self) -> None:
-        """Answer nothing more; returns when the workers have ended, or soon after."""
+    async def close(self) -> None:
+        """Answer nothing more; returns when the workers have ended, or after a moment: a model may never return."""
         with self._more:
             self._closed = True
             for job in self._waiting:
@@ -125,7 +125,7 @@ class Scheduler:
             self._waiting.clear()
             self._more.notify_all()
         for thread in self._threads:
-            thread.join(_CLOSE_S)
+            await asyncio.to_thread(thread.join, _CLOSE_S)
 
     def _wait_s(self, now: float) -> float:
         """How long a further job would wait for a worker."""

@@ -58,7 +58,7 @@ async def serve_sockets(
     loop = asyncio.get_running_loop()
     async with contextlib.AsyncExitStack() as stack:
         # What stands last goes first: no new connections, then those that are there, then what answers them.
-        stack.push_async_callback(asyncio.to_thread, scheduler.close)
+        stack.push_async_callback(scheduler.close)
         if uds_path is not None:
             stack.callback(uds_path.unlink, missing_ok=True)
         stack.push_async_callback(http.close, _GRACE_S)
