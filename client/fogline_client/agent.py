@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
-import socket
 import threading
 import time
 import uuid
@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
@@ -34,7 +34,7 @@ from fogline_client.journal import Journal
 from fogline_client.measuring.measuring import Measuring, MeasuringParts
 from fogline_client.outbox import Outbox
 from fogline_client.personal import Personal, PersonalParts
-from fogline_client.serving import server, sockets
+from fogline_client.serving.listening import Listening
 from fogline_client.slots import Slots
 from fogline_client.sources.base import Source, feed, load_source
 from fogline_client.sync import Sync, SyncParts
@@ -52,9 +52,6 @@ from fogline_shared.longevity import settle
 from fogline_shared.protocol import INLINE_BYTES, DesiredState, Hello, Report, Scalar, TaskOffer
 from fogline_shared.states import AssignmentState
 
-if TYPE_CHECKING:
-    from fogline_client.serving.rpc import GrpcEndpoint
-
 log = structlog.get_logger()
 
 # How often status.json is compared with the truth, seconds.
@@ -66,19 +63,27 @@ _RENEWAL_RETRY_S = 30.0
 _LOOK_EVERY_S = 30.0
 # Of memory that transfers gave back. Little: a device may have little.
 _KEEP_BYTES = 8 << 20
-# sun_path of Linux, less its terminating zero.
-_SOCKET_PATH_LIMIT = 107
 
 
 @contextlib.contextmanager
 def only_agent(lock: Path) -> Iterator[None]:
     """Hold the folder for this process; raises Conflict ``already_running``. The kernel frees it however we die."""
-    with durable.full_disk_named(lock), lock.open("a+") as file:
+    with durable.full_disk_named(lock):
+        try:
+            file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            # A disk that Linux has remounted after a fault. Predicting needs none; the folder can be locked too.
+            file = os.open(lock if lock.exists() else lock.parent, os.O_RDONLY)
+    try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Conflict("already_running", f"another agent runs in {lock.parent}") from error
         yield
+    finally:
+        os.close(file)
 
 
 class Agent:
@@ -171,9 +176,7 @@ class Agent:
         Raises Conflict ``port_in_use`` and InvalidInput for a wrong source before anything starts.
         """
         source = load_source(self._config.source, self._config.source_options) if self._config.source else None
-        socket_path = self._socket_path()
-        listeners = self._listen(socket_path)
-        grpc = self._listen_grpc()
+        listening = Listening.of(self._config, self._state)
         self._updater.resume()
         settle(keep_bytes=_KEEP_BYTES)
         loop = asyncio.get_running_loop()
@@ -185,16 +188,15 @@ class Agent:
             "telemetry": self._report_telemetry,
             "renewal": self._keep_identity,
             "facts": self._keep_facts,
-            "status": lambda: self._keep_status(listeners, socket_path, grpc),
+            "status": lambda: self._keep_status(listening),
         }
         if self._config.personalise:
             parts["personal"] = self._personal.run
         manager = Manager.of(os.environ)
         parts["watchdog"] = manager.watch
         running = [asyncio.create_task(_survive(name, part), name=name) for name, part in parts.items()]
-        if listeners or grpc:
-            options = self._config.serving
-            serving = server.serve_sockets(self._predictor, listeners, uds_path=socket_path, options=options, grpc=grpc)
+        if listening:
+            serving = listening.serve(self._predictor, self._config.serving)
             running.append(asyncio.create_task(serving, name="serving"))
         feeding = _Feeding(source, self._predictor)
         manager.tell(READY)
@@ -214,7 +216,8 @@ class Agent:
         if self._host is not None:
             await self._host.close()
         self._spool.close()
-        self._state.status.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only disk
+            self._state.status.unlink(missing_ok=True)
 
     def _desired(self, desired: DesiredState) -> None:
         self._updater.want(desired)
@@ -292,35 +295,8 @@ class Agent:
             log.info("certificate renewed", until=str(datetime.fromtimestamp(renewed.expires_at, UTC)))
             self._sync.reconnect()
 
-    def _socket_path(self) -> Path | None:
-        """The unix socket that was asked for, or the usual one, unless the folder's path is too long for one."""
-        if self._config.serve_socket:
-            return Path(self._config.serve_socket)
-        usual = self._state.root.absolute() / "agent.sock"
-        if len(str(usual).encode()) <= _SOCKET_PATH_LIMIT:
-            return usual
-        log.warning("no unix socket: the path is too long", path=str(usual))
-        return None
-
-    def _listen(self, socket_path: Path | None) -> list[socket.socket]:
-        port = None if self._config.serve_port < 0 else self._config.serve_port
-        if port is None and socket_path is None:
-            return []
-        return sockets.open_sockets(host=self._config.serve_host, port=port, uds_path=socket_path)
-
-    def _listen_grpc(self) -> GrpcEndpoint | None:
-        if not self._config.serving.serves_grpc:
-            return None
-        from fogline_client.serving.rpc import GrpcEndpoint
-
-        return GrpcEndpoint(self._config.serve_host, self._config.serving)
-
-    async def _keep_status(
-        self, listeners: list[socket.socket], socket_path: Path | None, grpc: GrpcEndpoint | None
-    ) -> None:
+    async def _keep_status(self, listening: Listening) -> None:
         """Keep ``status.json`` true, for ``fogline-agent status`` and for whoever waits for the port."""
-        names = [listener.getsockname() for listener in listeners]
-        url = next((f"http://{name[0]}:{name[1]}" for name in names if isinstance(name, tuple)), "")
         written: dict[str, Any] = {}
         while True:
             attempt, error = self._updater.journal.ledger.attempt, self._sync.last_error
@@ -335,9 +311,7 @@ class Agent:
                 "generation": self._updater.journal.ledger.settled,
                 "update": attempt.step if attempt else "",
                 "task": self._tasks.current,
-                "url": url,
-                "socket": str(socket_path) if socket_path else "",
-                "grpc": ", ".join(grpc.targets) if grpc else "",
+                **listening.places(),
             }
             if status != written:
                 with contextlib.suppress(FoglineError):  # a full disk: the next look tries again

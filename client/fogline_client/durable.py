@@ -1,6 +1,7 @@
 """Files that survive a power cut: written beside their place, flushed to disk, renamed, and the folder flushed.
 
-Every function raises Exhausted ``disk_full`` when the disk (or a quota) has no room, and leaves the old file as it was.
+Every function raises Exhausted ``disk_full`` when the disk (or a quota) has no room, ``disk_read_only`` when it may not be written,
+and leaves the old file as it was.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,15 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 @contextmanager
 def full_disk_named(path: Path) -> Iterator[None]:
-    """Turn the operating system's ways to say "full" into Exhausted ``disk_full``."""
+    """Turn the operating system's ways to say "full" into Exhausted ``disk_full``, and a read-only disk into ``disk_read_only``."""
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
             raise Exhausted("disk_full", f"no space left to write {path}", path=str(path)) from error
+        if error.errno == errno.EROFS:
+            text = f"the disk is mounted read-only, so {path} cannot be written"
+            raise Exhausted("disk_read_only", text, path=str(path)) from error
         raise
 
 
@@ -66,7 +70,8 @@ def write(path: Path, data: bytes, *, mode: int = 0o644, flush: bool = True) -> 
                     os.fsync(file.fileno())
             temporary.rename(path)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # on a disk that may not be written: what went wrong before matters
+                temporary.unlink(missing_ok=True)
             raise
         if flush:
             flush_path(path.parent)

@@ -81,8 +81,9 @@ def spool(patient: Patient) -> Iterator[Finding]:
     if not path.exists():
         return
     try:
-        # Only to read: this must also work on a read-only disk, and leave no file of another user behind.
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=2.0)) as db:
+        # On a read-only disk SQLite cannot make the files it shares with others; nobody writes there anyway.
+        mode = "immutable=1" if patient.machine.read_only else "mode=ro"
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=2.0)) as db:
             sound = db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if sound != "ok":
                 raise sqlite3.DatabaseError(sound)

@@ -84,13 +84,18 @@ class Patient:
     @cached_property
     def running(self) -> bool:
         """Whether an agent holds the folder's lock. A pid proves little: in a container the next process has the same."""
+        lock = self.state.lock
         try:
-            with self.state.lock.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+            # Where the disk is read-only and has no such file, the agent locks the folder.
+            file = os.open(lock if lock.exists() else self.state.root, os.O_RDONLY)
         except OSError:
             return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(file)
         return False
 
     @cached_property
