@@ -211,8 +211,11 @@ def get_variant(session: Session, release_id: str, name: str) -> Variant:
 
 
 def teacher_artifact(session: Session, release_id: str) -> str:
-    """Digest of the teacher that answers hard examples for this release; raises like :func:`get_variant`."""
-    return get_variant(session, ready_release(session, release_id).id, TEACHER).digest
+    """Digest of the teacher that answers hard examples for this release; raises like :func:`get_variant`.
+
+    Also of a withdrawn one: devices that have it go on.
+    """
+    return get_variant(session, sealed_release(session, release_id).id, TEACHER).digest
 
 
 def set_alias(session: Session, alias: str, release_id: str, *, now: datetime, actor: str) -> Alias:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from tiny_recipe import Tiny
-from tiny_release import blob_of, create, finished_run, ready_release, settled, trained
+from tiny_release import blob_of, create, finished_run, places_of, ready_release, settled, trained
 
+from fogline_server.batch.model import BatchSpec
+from fogline_server.batch.service import submit_batch
 from fogline_server.blobs.store import BlobStore
 from fogline_server.compression.engine import manifest_of, open_session, run
 from fogline_server.db.base import utc_now
@@ -14,9 +18,13 @@ from fogline_server.db.database import Database
 from fogline_server.jobs.tables import Job
 from fogline_server.registry import service
 from fogline_server.registry.build import build_artifacts
+from fogline_server.registry.origins import create_run_from
 from fogline_server.registry.taught import Source
 from fogline_server.registry.tick import tick
+from fogline_server.rollouts.unlisting import unlist
+from fogline_server.training.spec import RunSpec
 from fogline_server.training.tables import Round, Run
+from fogline_server.trust.keys import OnlineKeys
 from fogline_shared import tensors
 from fogline_shared.errors import Conflict, InvalidInput, NotFound
 from fogline_shared.recipe import Dataset
@@ -86,6 +94,33 @@ def test_a_release_without_a_teacher_says_so_when_asked_for_one(sqlite_database:
     with sqlite_database.read() as session, pytest.raises(NotFound) as error:
         service.teacher_artifact(session, release.id)
     assert error.value.code == "variant_not_found"
+
+
+def test_a_withdrawn_release_serves_those_that_have_it_and_begins_nothing(
+    sqlite_database: Database, blobs: BlobStore, tmp_path: Path
+) -> None:
+    release = ready_release(sqlite_database, blobs)
+    with sqlite_database.transaction() as session:
+        unlist(session, OnlineKeys(tmp_path / "keys"), release.id, now=utc_now(), actor="test")
+    with sqlite_database.read() as session:
+        assert service.teacher_artifact(session, release.id)
+        assert service.verify(session, blobs, release.id).ok
+        for begins in (
+            lambda: service.ready_release(session, release.id),
+            lambda: submit_batch(
+                session,
+                BatchSpec(release_id=release.id, input="in", output="out"),
+                places=places_of(blobs),
+                now=utc_now(),
+                actor="test",
+            ),
+            lambda: create_run_from(
+                session, RunSpec(recipe="tiny", size="student"), release.id, now=utc_now(), actor="test"
+            ),
+        ):
+            with pytest.raises(Conflict) as refused:
+                begins()
+            assert refused.value.code == "release_unlisted"
 
 
 def test_a_tick_repeated_seals_once(database: Database, blobs: BlobStore) -> None:
