@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from fogline_client import cli
 from fogline_client import config as settings
-from fogline_client.agent import _training_host
 from fogline_client.config import AgentConfig, StateDir
+from fogline_client.training.host import host_of
 from fogline_client.training.local_privacy import Budget, Ledger
 from fogline_shared.errors import Conflict, Corrupt, Exhausted, InvalidInput
 from fogline_shared.privacy.accountant import Releases, epsilon
@@ -92,7 +92,7 @@ def test_the_owner_s_budget_reaches_the_training_child(tmp_path: Path) -> None:
     state = StateDir(root=tmp_path)
     settings.save(AgentConfig(name="watch", recipe="tiny"), state.config)
     for said in (8.0, None):
-        host = _training_host(state, settings.load(state.config, overrides={"local_epsilon": said}))
+        host = host_of(state, settings.load(state.config, overrides={"local_epsilon": said}))
         assert (host._start.local_epsilon, host._start.local_delta) == (said, 1e-5)
     ended = CliRunner().invoke(cli.app, ["run", "--state-dir", str(tmp_path), "--local-epsilon", "0"])
     assert (ended.exit_code, "local_epsilon must be a number from 0.001 to 1000" in ended.output) == (2, True)
