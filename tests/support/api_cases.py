@@ -67,6 +67,8 @@ CASES: list[Case] = [
     ("GET", "/v1/releases/{release}/deltas", {}, 200),
     ("POST", "/v1/releases/{release}/notes", {"json": {"text": "slow on old watches"}}, 201),
     ("GET", "/v1/releases/{release}/notes", {}, 200),
+    ("POST", "/v1/releases/{release}/measurements", {"json": {"most": 2, "expires_s": 60}}, 201),
+    ("GET", "/v1/releases/{release}/measurements", {"params": {"limit": 1}}, 200),
     ("POST", "/v1/releases/{release}:unlist", {"path": {"release": "idle"}}, 200),
     ("POST", "/v1/releases/{release}:relist", {"path": {"release": "idle"}}, 200),
     ("GET", "/v1/releases/{release}/pick", {"params": {"max_drop": 0.01}}, 200),

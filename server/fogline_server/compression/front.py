@@ -5,6 +5,7 @@ Pareto dominance over accuracy, worst-class accuracy, bytes as sent and latency;
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -15,7 +16,10 @@ from fogline_shared.errors import InvalidInput
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One form: shares of examples right, over all and in the worst class; bytes after zstd; median microseconds at batch 1."""
+    """One form: shares of examples right, over all and in the worst class; bytes after zstd; median microseconds at batch 1.
+
+    ``p50_us`` is infinite where nobody has measured it.
+    """
 
     name: str
     accuracy: float
@@ -33,6 +37,11 @@ class Measured:
             size=metrics["bytes_zstd"],
             p50_us=metrics["p50_us"],
         )
+
+    @property
+    def latency(self) -> str:
+        """In words."""
+        return "latency not measured" if math.isinf(self.p50_us) else f"{self.p50_us:g} µs"
 
     def beats(self, other: Measured) -> bool:
         """As good in everything and better in something."""
@@ -68,7 +77,7 @@ class Limits:
         if self.max_bytes is not None and form.size > self.max_bytes:
             reasons.append(f"{form.size} bytes, {self.max_bytes} allowed")
         if self.max_p50_us is not None and form.p50_us > self.max_p50_us:
-            reasons.append(f"{form.p50_us:g} µs, {self.max_p50_us:g} allowed")
+            reasons.append(f"{form.latency}, {self.max_p50_us:g} allowed")
         return [*reasons, *self.lost_by(form, parent)]
 
     def lost_by(self, form: Measured, parent: Measured) -> list[str]:
@@ -119,6 +128,6 @@ def pick(
     taken = min(fit, key=rank)
     sentence = (
         f"{taken.name}: {taken.accuracy:.1%} right, the most of {len(fit)} within the limits (its float parent "
-        f"{parent.accuracy:.1%}), {taken.size} bytes, {taken.p50_us:g} µs"
+        f"{parent.accuracy:.1%}), {taken.size} bytes, {taken.latency}"
     )
     return Pick(taken=taken, sentence=sentence, refused=refused)

@@ -30,6 +30,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/v1/runs/{run_id}:extend"): {"json": {"rounds": 1}},
     ("PUT", "/v1/aliases/{alias}"): {"json": {"release": "nope"}},
     ("POST", "/v1/releases/{release}/notes"): {"json": {"text": "a"}},
+    ("POST", "/v1/releases/{release}/measurements"): {"json": {}},
     ("PATCH", "/v1/schedules/{schedule_id}"): {"json": {}},
     ("GET", "/v1/devices/{device_id}/why-not"): {"params": {"run": "$run"}},
 }
@@ -63,6 +64,10 @@ CONFLICT: dict[tuple[str, str], tuple[dict[str, Any], str]] = {
     ("PUT", "/v1/aliases/{alias}"): ({"json": {"release": "unbuilt"}}, "release_not_ready"),
     ("POST", "/v1/releases/{release}:unlist"): ({}, "release_in_use"),
     ("POST", "/v1/releases/{release}:relist"): ({}, "illegal_transition"),
+    ("POST", "/v1/releases/{release}/measurements"): (
+        {"path": {"release": "unbuilt"}, "json": {}},
+        "release_not_ready",
+    ),
     ("POST", "/v1/releases/{release}/notes"): ({"repeated": {"json": {"text": "a"}}}, "idempotency_key_reused"),
     ("POST", "/v1/rollouts"): ({"json": {"release": "tiny-1", "start": True}}, "rollout_active"),
     ("POST", "/v1/rollouts/{rollout_id}:start"): ({"path": {"rollout_id": "$draft"}}, "rollout_active"),

@@ -60,7 +60,7 @@ class MeasurementView(Resource):
 
 
 class ClassView(Resource):
-    """A class's medians over ``devices``, each device's newest answer; ``failed``: how many of them failed, by code."""
+    """A class's medians over ``devices``, each device's newest figures; ``failed``: how many never measured it, by code."""
 
     device_class: str
     variant: str

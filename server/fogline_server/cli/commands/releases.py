@@ -12,12 +12,15 @@ import typer
 
 from fogline_server.cli import follow, show
 from fogline_server.cli.api import Api, CliError
+from fogline_server.cli.commands import measurements
 from fogline_server.cli.exits import Exit
 from fogline_server.cli.exporting import export
 from fogline_server.cli.options import AsJson, Limit, Wait, api, group, pairs
 from fogline_shared.errors import InvalidInput
 
 app = group("Model versions.")
+app.command("measure")(measurements.measure)
+app.command("measurements")(measurements.list_measurements)
 
 _COLUMNS = (
     ("name", "name"),
@@ -199,11 +202,14 @@ def list_releases(
 @app.command("show")
 def show_release(context: typer.Context, release: str, *, as_json: AsJson = False) -> None:
     """One release, by id, name or alias, and its variants."""
-    item = api(context).get(f"/v1/releases/{release}")
+    connection = api(context)
+    item = connection.get(f"/v1/releases/{release}")
     if as_json:
         return show.json_out(item)
     show.record(item, (*_COLUMNS, ("aliases", "aliases"), *_REPORT))
     show.table(item["variants"], _VARIANTS, empty="no variants yet")
+    if on_devices := measurements.classes_of(connection, item["id"]):
+        show.table(on_devices, measurements.CLASSES, empty="")
     if item["left_out"]:
         show.table(item["left_out"], _LEFT_OUT, empty="")
     if item["notes"]:
@@ -217,12 +223,6 @@ def note(context: typer.Context, release: str, text: str) -> None:
     api(context).post(f"/v1/releases/{release}/notes", {"text": text})
 
 
-@app.command("pick")
-def pick(
-    context: typer.Context,
-    release: str,
-    *,
-    max_bytes: Annotated[int | None, typer.Option(help="As sent, compressed.")] = None,
 @app.command("unlist")
 def unlist(context: typer.Context, release: str) -> None:
     """Withdraw a release: no device installs it anew. Refused while an alias, a rollout or a device needs it."""
@@ -237,17 +237,28 @@ def relist(context: typer.Context, release: str) -> None:
     show.note(f"{back['name']} is {back['state']}")
 
 
+@app.command("pick")
+def pick(
+    context: typer.Context,
+    release: str,
+    *,
+    max_bytes: Annotated[int | None, typer.Option(help="As sent, compressed.")] = None,
     max_p50_us: Annotated[float | None, typer.Option(help="Median microseconds, where it was measured.")] = None,
     max_drop: Annotated[float | None, typer.Option(help="Share of accuracy below the float student's.")] = None,
+    device_class: Annotated[
+        str | None, typer.Option("--class", help="Latency as devices of this class have measured it.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """The most accurate variant within limits, and why not each other; exit 7 if there is none."""
-    limits = {"max_bytes": max_bytes, "max_p50_us": max_p50_us, "max_drop": max_drop}
+    limits = {"max_bytes": max_bytes, "max_p50_us": max_p50_us, "max_drop": max_drop, "device_class": device_class}
     answer = api(context).get(f"/v1/releases/{release}/pick", **limits)
     if as_json:
         show.json_out(answer)
     else:
         show.table(answer["variants"], _PICK, empty="no variants")
+        for name in (each["name"] for each in answer["variants"] if each["p50_us"] is None):
+            show.note(f"no device of class {device_class} has measured {name}")
         for name, reason in answer["left_out"].items():
             show.note(f"{name} was left out of the release: {reason}")
         show.note(answer["sentence"])
