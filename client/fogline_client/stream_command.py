@@ -50,6 +50,20 @@ def stream(
             raise built.failed
 
 
+def ring(
+    file: Annotated[Path, typer.Argument(help="what the sink `ring` writes")],
+    limit: Annotated[int, typer.Option(help="only so many of the newest; 0: all")] = 0,
+) -> None:
+    """Print the answers in a ring, oldest first, as JSON lines; a pipeline may be writing it."""
+    with failures(as_json=False):
+        import json
+
+        from fogline_client.streams.sinks.ring import read_ring
+
+        for record in read_ring(file)[-max(limit, 0) :]:
+            typer.echo(json.dumps(record))
+
+
 def _predictor(state_dir: Path, model: Path | None) -> Predictor:
     """Raises InvalidInput ``model_not_readable``, and as the predictor."""
     from fogline_client.inference.predictor import Predictor

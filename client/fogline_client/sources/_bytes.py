@@ -6,7 +6,9 @@ import os
 import select
 import socket
 import stat
+import termios
 import threading
+import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +20,14 @@ _CHUNK = 65_536
 _LOOK_S = 0.2
 
 
-def chunks(place: str | Path, stop: threading.Event | None) -> Iterator[bytes]:
+def chunks(place: str | Path, stop: threading.Event | None, *, baud: int = 0) -> Iterator[bytes]:
     """What can be read at ``place``: ``-`` (standard input), a path, ``tcp://HOST:PORT`` or ``unix:PATH``; ends with it.
 
-    A FIFO lasts until ``stop``: its writers come and go. Raises InvalidInput ``source_not_readable``, and Unavailable
+    A FIFO lasts until ``stop``: its writers come and go. A terminal device is put into raw mode, at ``baud`` if not 0. Raises InvalidInput ``source_not_readable``, and Unavailable
     ``source_lost`` when it breaks off.
     """
-    with _opened(str(place)) as descriptor:
+    with _opened(str(place), baud) as descriptor:
+        terminal = os.isatty(descriptor)
         regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
         while stop is None or not stop.is_set():
             if not regular and not select.select([descriptor], [], [], _LOOK_S)[0]:
@@ -33,15 +36,17 @@ def chunks(place: str | Path, stop: threading.Event | None) -> Iterator[bytes]:
                 data = os.read(descriptor, _CHUNK)
             except OSError as error:
                 raise Unavailable("source_lost", f"{place} broke off: {error}", path=str(place)) from error
+            if not data and terminal:
+                raise Unavailable("source_lost", f"{place} hung up", path=str(place))
             if not data:
                 return
             yield data
 
 
-def lines(place: str | Path, stop: threading.Event | None, *, limit: int) -> Iterator[bytes | None]:
+def lines(place: str | Path, stop: threading.Event | None, *, limit: int, baud: int = 0) -> Iterator[bytes | None]:
     """Lines without their ends; None for one that is longer than ``limit`` bytes, of which the rest is skipped."""
     rest, skipping = b"", False
-    for data in chunks(place, stop):
+    for data in chunks(place, stop, baud=baud):
         *whole, rest = (rest + data).split(b"\n")
         for line in whole:
             if skipping or len(line) > limit:
@@ -56,7 +61,7 @@ def lines(place: str | Path, stop: threading.Event | None, *, limit: int) -> Ite
 
 
 @contextmanager
-def _opened(place: str) -> Iterator[int]:
+def _opened(place: str, baud: int) -> Iterator[int]:
     """A file descriptor to read from."""
     if place == "-":
         yield 0
@@ -74,9 +79,24 @@ def _opened(place: str) -> Iterator[int]:
     except (OSError, ValueError, TypeError) as error:
         raise InvalidInput("source_not_readable", f"{place} cannot be read: {error}", path=place) from error
     try:
+        if os.isatty(descriptor):
+            _make_raw(descriptor, baud)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _make_raw(descriptor: int, baud: int) -> None:
+    """No echo, no line editing, every byte as it is; raise InvalidInput ``invalid_source_option``."""
+    tty.setraw(descriptor, termios.TCSANOW)
+    if not baud:
+        return
+    speed = getattr(termios, f"B{baud}", None)
+    if speed is None:
+        raise InvalidInput("invalid_source_option", f"a terminal device has no {baud} baud", field="baud")
+    settings = termios.tcgetattr(descriptor)
+    settings[4] = settings[5] = speed
+    termios.tcsetattr(descriptor, termios.TCSANOW, settings)
 
 
 def _connected(place: str) -> socket.socket:

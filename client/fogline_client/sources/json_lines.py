@@ -1,6 +1,7 @@
 """One JSON object a line, from standard input, a file, a FIFO or a socket: what another program has measured.
 
-``{"x": [0.1, 9.8, 0.2], "t": 12.5, "sensor": "accelerometer", "truth": 3}``; only ``x`` is needed. ``t`` is in seconds.
+``{"x": [0.1, 9.8, 0.2], "t": 12.5, "sensor": "accelerometer", "truth": 3}``, with ``t`` in seconds. Only ``x`` is needed;
+a line may be its list alone.
 """
 
 from __future__ import annotations
@@ -51,7 +52,11 @@ class JsonLines(Options):
 
 
 def sample_of(raw: Any) -> Sample:
-    """From the object of a line; raise TypeError or KeyError when it is no sample. NaN is allowed: it is judged later."""
+    """From a line's JSON; raise TypeError or KeyError when it is no sample. NaN is allowed: it is judged later."""
+    if isinstance(raw, list):
+        raw = {"x": raw}
+    if not isinstance(raw, dict):
+        raise TypeError("a sample is an object or a list")
     time, sensor, truth = raw.get("t"), raw.get("sensor", ""), raw.get("truth")
     fits = (
         (time is None or (isinstance(time, int | float) and not isinstance(time, bool)))
