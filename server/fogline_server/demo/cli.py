@@ -100,12 +100,13 @@ def _loop(story: Story, step: Callable[[str], Seen]) -> dict[str, Any]:
         measuring(1, 1, "")
         broken = story.roll_out(broken_release, "rollout of a broken release", gates=LATER, expect="ROLLED_BACK")
         batch = story.batch(release)
+        search = story.search(release)
     finally:
         yardsticks.close()
     unseen = measured("unseen", *(str(story.artifact(v)) for v in VARIANTS))
     own = measured("personal", str(story.artifact("student_fp32")), str(SEED))
     told = {"runs": runs, "release": release, "unseen": unseen, "yardsticks": yards, "good": good, "broken": broken}
-    told |= {"pick": story.pick(release), "checked": story.checked(), "fleet": story.fleet()}
+    told |= {"search": search, "checked": story.checked(), "fleet": story.fleet()}
     return report.facts({**told, "personal": own, "batch": batch})
 
 

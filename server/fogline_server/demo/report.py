@@ -28,7 +28,7 @@ def facts(told: Row) -> dict[str, Any]:
         "personal": told["personal"],
         "curves": {name: _curve(run["rounds"]) for name, run in told["runs"].items()},
         "variants": [_variant(shown[name], unseen) for name in VARIANTS],
-        "pick": told["pick"],
+        "search": _search(told["search"]["result"]),
         "rollouts": [
             _rollout(told["good"], "good", len(told["fleet"])),
             _rollout(told["broken"], "broken", len(told["fleet"])),
@@ -70,6 +70,34 @@ def _variant(variant: Row, unseen: Row) -> dict[str, Any]:
         "worst_class": unseen[variant["name"]]["worst_class_accuracy"],
         "holdout": metrics["accuracy"],
         **{name: metrics[name] for name in ("bytes", "bytes_zstd", "p50_us", "p99_us")},
+    }
+
+
+def _search(result: Row) -> dict[str, Any]:
+    """The forms that were measured, smallest first, with the pick; ``accuracy`` is of the half that chose."""
+    return {
+        **{name: result[name] for name in ("pick", "sentence", "best_single_sentence", "evidence", "trials", "cached")},
+        "forms": sorted(
+            (
+                {
+                    "name": row["name"],
+                    "chain": row["chain"],
+                    "accuracy": row["metrics"]["choosing"]["accuracy"],
+                    "judged": row["metrics"]["judging"]["accuracy"],
+                    "worst_class": row["metrics"]["choosing"]["worst_class_accuracy"],
+                    "size": row["metrics"]["bytes_zstd"],
+                    "p50_us": row["metrics"]["p50_us"],
+                    "front": row["front"],
+                    "why_not": row["why_not"],
+                }
+                for row in result["candidates"]
+                if row["final"]
+            ),
+            key=lambda form: form["size"],
+        ),
+        "failed": [
+            {name: row[name] for name in ("chain", "why_not")} for row in result["candidates"] if not row["final"]
+        ],
     }
 
 
@@ -127,12 +155,11 @@ def _charts(told: Row) -> dict[str, Any]:
         name: reporting.points([(p["round"], p["accuracy"]) for p in curve], longest=longest)
         for name, curve in told["curves"].items()
     }
-    return {"curves": curves, "rounds": longest, "forms": _forms(told["pick"])}
+    return {"curves": curves, "rounds": longest, "forms": _forms(told["search"]["forms"])}
 
 
-def _forms(pick: Row) -> dict[str, Any]:
+def _forms(forms: Sequence[Row]) -> dict[str, Any]:
     """Where each form of the student lies: bytes to the right, up to the largest's; accuracy upwards, between the least and the best."""
-    forms = [form for form in pick["variants"] if form["name"].startswith("student")]
     largest = max(form["size"] for form in forms)
     low = min(form["accuracy"] for form in forms) - 0.005
     high = max(form["accuracy"] for form in forms) + 0.005

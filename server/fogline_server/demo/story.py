@@ -18,12 +18,17 @@ from fogline_shared.errors import Unavailable
 
 SEED, ROUNDS = 0, 16
 VARIANTS = ("teacher_fp32", "student_fp32", "student_int8")
-# Further forms of the student, each by its chain of compression methods; those that train would need a transfer set.
-FORMS = {
-    "student_fp16": [{"method": "float16"}],
-    "student_packed": [{"method": "weight_only"}],
-    "student_dynamic": [{"method": "int8_dynamic"}],
-}
+# What the search tries of the student; chains that train would need a transfer set, which this recipe does not have.
+SPACE = (
+    "float16",
+    "int8_static",
+    "int8_dynamic",
+    "weight_only",
+    "weight_only:bits=4",
+    "low_rank,int8_static",
+    "prune_channels:share=0.125:rounds=1:steps=0,int8_static",
+    "sparse_magnitude:sparsity=0.3:rounds=1:steps=0,int8_static",
+)
 # What a device may be asked to take: bytes as sent, and accuracy below the float student's, a share.
 ROOM = {"max_bytes": 40_000, "max_drop": 0.01}
 PLAN = {"stages": [20.0, 100.0], "soak_s": 4.0, "probation_s": 1.0}
@@ -87,15 +92,12 @@ class Story:
             "distilled_run": runs["distilled"]["run"]["id"],
             # Of one volunteer's few hundred windows; the unseen people judge the result.
             "max_accuracy_drop": 0.03,
-            "chains": FORMS,
         }
         made = self.rest.post("/v1/releases", body)
         release = self.rest.wait(
             f"/v1/releases/{made['id']}",
             timeout_s=120,
-            seen=lambda row: seen(
-                sum(bool(v["metrics"]) for v in row["variants"]), len(VARIANTS) + len(FORMS), row["state"]
-            ),
+            seen=lambda row: seen(sum(bool(v["metrics"]) for v in row["variants"]), len(VARIANTS), row["state"]),
         )
         _require(release, "READY")
         self.rest.put("/v1/aliases/champion", {"release": release["id"]})
@@ -104,9 +106,21 @@ class Story:
             self.rest.download(path, self.artifact(variant))
         return release
 
-    def pick(self, release: Row) -> Row:
-        """Which of the release's forms would suit a device with little :data:`ROOM`, and why not the others."""
-        return self.rest.get(f"/v1/releases/{release['id']}/pick", **ROOM)
+    def search(self, release: Row) -> Row:
+        """Which form of the student would suit a device with little :data:`ROOM`, and why not the others."""
+        # Imported here: the command line starts with this module.
+        from fogline_server.compression.chain import Chain
+
+        seen = self.step("search: smaller forms of the student")
+        chains = [Chain.parse(text).as_json() for text in SPACE]
+        body = {"release": release["id"], "limits": ROOM, "chains": chains, "seed": SEED}
+        made = self.rest.post("/v1/compression-searches", body)
+        path = f"/v1/compression-searches/{made['id']}"
+        search = self.rest.wait(
+            path, timeout_s=120, seen=lambda row: seen(row["done"], row["total"] or len(SPACE), row["message"])
+        )
+        _require(search, "SUCCEEDED")
+        return search
 
     def artifact(self, variant: str) -> Path:
         """Where a downloaded artifact lies."""

@@ -104,28 +104,32 @@ def _variants(facts: Facts) -> Table:
 
 
 def _forms(facts: Facts) -> Table:
-    pick = facts["pick"]
+    search = facts["search"]
     table = _table(
-        "Forms of the student, for a device with little room",
-        f"The pick: {pick['sentence']}.",
+        f"Search: forms of the student, for a device with little room ({search['trials']} trials)",
+        f"The pick: {search['sentence']}. The best single method: {search['best_single_sentence']}.",
         "form",
-        "holdout %",
+        "chose %",
+        "judged %",
         "worst class %",
         "bytes as sent",
         "p50 µs",
         "why not",
     )
-    table.columns[-1].justify = "left"
-    for form in pick["variants"]:
+    table.columns[0].overflow, table.columns[-1].justify = "fold", "left"
+    for form in search["forms"]:
         table.add_row(
-            form["name"],
+            form["chain"],
             _percent(form["accuracy"]),
+            _percent(form["judged"]),
             _percent(form["worst_class"]),
             f"{form['size']:,}",
             f"{form['p50_us']:.1f}",
-            "; ".join(form["refused"]) or ("" if form["front"] else "beaten by another"),
-            style="bold" if form["name"] == pick["taken"] else None,
+            "; ".join(form["why_not"]),
+            style="bold" if form["name"] == search["pick"] else None,
         )
+    for failed in search["failed"]:
+        table.add_row(failed["chain"], "", "", "", "", "", "; ".join(failed["why_not"]))
     return table
 
 

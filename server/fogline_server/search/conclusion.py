@@ -97,7 +97,9 @@ def conclude(
         pick=taken,
         sentence=_sentence(chosen, finalists, parent, source.evidence),
         best_single=single.taken.name if single.taken else None,
-        single_sentence=_sentence(single, finalists, parent, source.evidence),
+        single_sentence="it is the pick"
+        if single.taken is not None and single.taken.name == taken
+        else _sentence(single, finalists, parent, source.evidence),
         shipped=[taken, *within][:MOST_CHAINS] if taken else [],
         evidence=_evidence(source.evidence),
         candidates=_candidates(rungs, left_out, finalists, chosen, best),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,15 +20,18 @@ from fogline_server.console.search_view import search_page
 from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
 from fogline_server.jobs import service as jobs
+from fogline_server.jobs.engine import Engine
+from fogline_server.jobs.runner import JobContext, Outcome
 from fogline_server.jobs.tables import Job
 from fogline_server.registry import service as registry
+from fogline_server.registry.students import chosen_student
 from fogline_server.registry.tables import Release
 from fogline_server.registry.tick import tick
 from fogline_server.search import service
-from fogline_server.search.jobs import KINDS
 from fogline_server.search.model import SearchSpec
 from fogline_server.search.tables import Candidate, Search
 from fogline_server.storage import holders
+from fogline_server.training.tables import Run
 from fogline_shared.errors import Conflict, InvalidInput
 
 CHAINS = tuple(
@@ -42,11 +47,15 @@ CHAINS = tuple(
 LOOSE = Limits(max_drop=0.9)
 
 
+def released(db: Database, blobs: BlobStore) -> Release:
+    """A release whose student has still much to learn, so that forms of it differ."""
+    student = finished_run(db, blobs, "student", epochs=1)
+    return ready_release(db, blobs, teacher_run=None, student_run=student, max_accuracy_drop=0.5)
+
+
 @pytest.fixture
 def source(sqlite_database: Database, blobs: BlobStore) -> Release:
-    """A release whose student has still much to learn, so that forms of it differ."""
-    student = finished_run(sqlite_database, blobs, "student", epochs=1)
-    return ready_release(sqlite_database, blobs, teacher_run=None, student_run=student, max_accuracy_drop=0.5)
+    return released(sqlite_database, blobs)
 
 
 def start(db: Database, release: Release, **spec: Any) -> str:
@@ -65,10 +74,9 @@ def by_chain(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {row["chain"].split(",")[0].split(":")[0]: row for row in result["candidates"]}
 
 
-def test_a_search_ends_with_a_release_of_what_it_found(
-    sqlite_database: Database, blobs: BlobStore, source: Release
-) -> None:
-    found, job = ended(sqlite_database, blobs, start(sqlite_database, source, name="small"))
+def test_a_search_ends_with_a_release_of_what_it_found(database: Database, blobs: BlobStore) -> None:
+    source = released(database, blobs)
+    found, job = ended(database, blobs, start(database, source, name="small"))
     assert job.state == "SUCCEEDED", job.error
     result = found.result
     rows = by_chain(result)
@@ -86,13 +94,13 @@ def test_a_search_ends_with_a_release_of_what_it_found(
     assert picked["metrics"]["choosing"]["accuracy"] == best["metrics"]["choosing"]["accuracy"]
     assert result["best_single"] in {rows[name]["name"] for name in ("float16", "weight_only")}
     assert f"{picked['metrics']['judging']['accuracy']:.1%} are right" in result["sentence"]
-    with sqlite_database.read() as session:
+    with database.read() as session:
         page = search_page(session, found.id, now=utc_now())
     assert sorted(dot.kind for dot in page.chart.dots).count("pick") == 1
     assert len(page.chart.dots) == len(finalists)
     assert page.candidates[0]["metrics"]["choosing"]["accuracy"] == best["metrics"]["choosing"]["accuracy"]
-    tick(sqlite_database, now=utc_now())
-    with sqlite_database.read() as session:
+    tick(database, now=utc_now())
+    with database.read() as session:
         release = registry.get_release(session, "small")
         variants = {v.name: v for v in registry.variants_of(session, release.id)}
         assert registry.verify(session, blobs, release.id).ok
@@ -160,37 +168,57 @@ def test_what_cannot_be_made_is_evidence_and_what_fits_nothing_is_said(
         assert session.scalar(select(Release.id).where(Release.name == "none")) is None
 
 
-def test_a_candidate_that_kills_its_workers_costs_one_candidate(
-    sqlite_database: Database, blobs: BlobStore, source: Release, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A worker that falls silent is all that the coordinator sees of one that was killed."""
-    search_id = start(sqlite_database, source, chains=CHAINS[:2])
-    real = {kind.name: kind.run for kind in KINDS}["compress_candidate"]
-    engine = engine_of(sqlite_database, blobs, lease_s=0.0)
+def deadly(db: Database, blobs: BlobStore, *names: str) -> Engine:
+    """An engine whose worker dies of candidates of these names; the coordinator sees no more of it than silence."""
+    engine = engine_of(db, blobs, lease_s=0.0)
+    usual = engine.kinds["compress_candidate"]
 
-    def killed(ctx):
-        if ctx.spec["name"].startswith("weight_only"):
+    def run(ctx: JobContext) -> Outcome:
+        if ctx.spec["name"].startswith(names):
             raise SystemExit
-        return real(ctx)
+        return usual.run(ctx)
 
-    kinds = dict(engine.kinds)
-    kinds["compress_candidate"] = type(kinds["compress_candidate"])(
-        name="compress_candidate", queue="compute", run=killed
-    )
-    engine.kinds = kinds
-    with sqlite_database.read() as session:
+    engine.kinds = {**engine.kinds, "compress_candidate": replace(usual, run=run)}
+    return engine
+
+
+def killed(engine: Engine, search_id: str) -> tuple[Search, Job]:
+    """Take the search up until it has ended, whatever dies."""
+    with engine.db.read() as session:
         _, job = service.get_search(session, search_id)
-    for _ in range(4):
-        try:
+    while job.state in ("QUEUED", "RUNNING"):
+        with suppress(SystemExit):
             engine.execute(job.id)
-        except SystemExit:
-            engine.reconcile()
-    with sqlite_database.read() as session:
-        found, job = service.get_search(session, search_id)
+        engine.reconcile()
+        with engine.db.read() as session:
+            found, job = service.get_search(session, search_id)
+    return found, job
+
+
+def test_a_candidate_that_kills_its_workers_costs_one_candidate(
+    sqlite_database: Database, blobs: BlobStore, source: Release
+) -> None:
+    search_id = start(sqlite_database, source, chains=CHAINS[:2])
+    found, job = killed(deadly(sqlite_database, blobs, "weight_only"), search_id)
     assert job.state == "SUCCEEDED", job.error
     rows = by_chain(found.result)
     assert rows["weight_only"]["why_not"][0].startswith("attempts_exhausted: ")
     assert found.result["pick"] == rows["float16"]["name"]
+
+
+def test_a_search_that_failed_can_be_tried_again_with_what_had_failed_in_it(
+    sqlite_database: Database, blobs: BlobStore, source: Release
+) -> None:
+    search_id = start(sqlite_database, source, chains=CHAINS[:2])
+    engine = deadly(sqlite_database, blobs, "weight_only", "float16")
+    _, job = killed(engine, search_id)
+    assert (job.state, job.error["code"]) == ("FAILED", "attempts_exhausted")
+    with sqlite_database.transaction() as session:
+        jobs.retry(session, job.id, kinds=engine.kinds, now=utc_now())
+    engine.reconcile()
+    found, job = ended(sqlite_database, blobs, search_id)
+    assert job.state == "SUCCEEDED", job.error
+    assert [len(row["rungs"]) for row in found.result["candidates"] if row["final"]] == [1, 1]
 
 
 def test_a_canceled_search_takes_its_candidates_with_it(
@@ -232,6 +260,21 @@ def test_what_can_never_work_is_refused_when_it_is_asked_for(
         row = registry.get_release(session, source.id)
         row.lineage = {"imported": {}}
     assert code(Conflict) == "release_without_run"
+
+
+def test_the_student_is_the_one_that_the_release_has_chosen(sqlite_database: Database, blobs: BlobStore) -> None:
+    control, distilled = (finished_run(sqlite_database, blobs, "student", epochs=0, params=p) for p in (b"c", b"d"))
+    runs = {"student": control, "distilled": distilled}
+    taught = {"runs": {"student": control}, "taught": {"digest": "t" * 64}}
+    with sqlite_database.read() as session:
+
+        def of(lineage: dict[str, Any], chosen: str) -> str:
+            release = Release(name="r", lineage=lineage, report={"choice": {"chosen": chosen}})
+            return chosen_student(session, release).params_digest
+
+        digests = [session.get_one(Run, run).params_digest for run in (control, distilled)]
+        assert [of({"runs": runs}, role) for role in ("student", "distilled")] == digests
+        assert (of(taught, "distilled"), of(taught, "student")) == ("t" * 64, digests[0])
 
 
 def test_without_a_holdout_the_float_parent_says_what_is_right(

@@ -16,16 +16,35 @@ AT = "2026-01-01T00:00:00+00:00"
 RECORDINGS = np.repeat(np.arange(40), 10)
 
 
-def form(name: str, size: int, *, front: bool, refused: list[str]) -> dict:
-    return {
-        "name": name,
-        "accuracy": 0.8,
-        "worst_class": 0.7,
-        "size": size,
-        "p50_us": 30.0,
-        "front": front,
-        "refused": refused,
-    }
+def candidate(chain: str, size: int, *, front: bool, why_not: list[str]) -> dict:
+    half = {"accuracy": 0.8, "worst_class_accuracy": 0.7}
+    metrics = {"choosing": half, "judging": {**half, "accuracy": 0.775}, "bytes_zstd": size, "p50_us": 30.0}
+    row = {"name": f"{chain}-c0ffee", "chain": chain, "final": True, "front": front, "why_not": why_not}
+    return {**row, "metrics": metrics}
+
+
+FAILED = {
+    "name": "low_rank-c0ffee",
+    "chain": "low_rank",
+    "final": False,
+    "why_not": ["nothing_to_compress: it is small"],
+}
+
+
+RESULT = {
+    "pick": "int8_static-c0ffee",
+    "sentence": "int8_static-c0ffee: 80.0% right",
+    "best_single_sentence": "int8_static-c0ffee: 80.0% right, alone",
+    "evidence": {"kind": "holdout", "choosing": 200, "judging": 200},
+    "trials": 4,
+    "cached": 0,
+    "candidates": [
+        candidate("float16", 60000, front=True, why_not=["60000 bytes, 40000 allowed"]),
+        candidate("int8_static", 20000, front=True, why_not=[]),
+        candidate("weight_only", 30000, front=False, why_not=["as accurate, but 30 µs and 30000 bytes"]),
+        FAILED,
+    ],
+}
 
 
 def facts(*, distilled_right: int) -> dict:
@@ -60,21 +79,7 @@ def facts(*, distilled_right: int) -> dict:
             "scratch": 0.825,
             "people": [{"kept": True}, {"kept": False}],
         },
-        "pick": {
-            "taken": "student_int8",
-            "sentence": "student_int8: 80.0% right",
-            "variants": [
-                form(
-                    name, size, front=name != "student_packed", refused=["60000 bytes, 40000 allowed"] * (size > 40000)
-                )
-                for name, size in (
-                    ("teacher_fp32", 10**6),
-                    ("student_fp32", 60000),
-                    ("student_int8", 20000),
-                    ("student_packed", 30000),
-                )
-            ],
-        },
+        "search": {"result": RESULT},
         "checked": {"name": "person-1", "trusted_root": 1, "active_digest": "c0ffee" * 10, "running": True},
         **dict.fromkeys(("good", "broken"), rolled_out),
     }
@@ -130,15 +135,17 @@ def test_what_went_over_the_wire_and_who_signed_it_is_shown(show) -> None:
 
 
 @pytest.mark.parametrize("show", [printed, report.page])
-def test_the_forms_of_the_student_are_shown_with_the_pick_and_why_not_the_others(show) -> None:
+def test_the_search_is_shown_with_its_pick_and_why_not_the_others(show) -> None:
     said = show(facts(distilled_right=306))
-    assert "student_int8: 80.0% right" in said
+    assert "int8_static-c0ffee: 80.0% right" in said
+    assert "int8_static-c0ffee: 80.0% right, alone" in said
     assert "60000 bytes, 40000 allowed" in said
-    assert "student_packed" in said
+    assert "nothing_to_compress: it is small" in said
+    assert "77.5" in said
 
 
 def test_the_chart_of_forms_fills_those_that_no_other_beats() -> None:
     said = report.page(facts(distilled_right=306))
     assert said.count('class="beaten"') == 1
     assert said.count('r="7"') == 1
-    assert 'cx="580.0"' in said  # the largest student, at the right
+    assert 'cx="580.0"' in said  # the largest form, at the right
