@@ -13,7 +13,7 @@ import structlog
 from fogline_client.inference.model import LoadedModel
 from fogline_client.inference.predictor import Predictor
 from fogline_client.serving import protocol, tensors
-from fogline_client.serving.http import Head, Response
+from fogline_client.serving.exchange import Head, Response
 from fogline_client.serving.scheduler import Answers, Scheduler
 from fogline_client.serving.tensors import InferRequest
 from fogline_shared.errors import ErrorKind, FoglineError, InvalidInput, NotFound, Unavailable
@@ -58,7 +58,7 @@ class InferenceApp:
             self._scheduler.check_room()
 
     def answer(self, head: Head, body: bytes, *, age_s: float) -> Response | asyncio.Future[Response]:
-        """The response to one request; see :class:`~fogline_client.serving.http.Application`."""
+        """The response to one request; see :class:`~fogline_client.serving.exchange.Application`."""
         try:
             return self._respond(head, body, age_s)
         except Exception as error:

@@ -10,15 +10,14 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Mapping
 from functools import partial
-from http import HTTPStatus
-from typing import NamedTuple, Protocol, cast
+from typing import cast
 from urllib.parse import unquote
 
 import httptools
 
 from fogline_client.serving.arrivals import Arrivals
+from fogline_client.serving.exchange import Application, Head, Response, encoded
 from fogline_client.serving.options import ServingOptions
 from fogline_shared.errors import Exhausted, FoglineError, InvalidInput, Unavailable
 
@@ -30,38 +29,9 @@ _LARGEST_READING = 4
 _SWEEP_S = 0.5
 # How long, and for how much of the largest body, a refused peer is listened to: it may not read before it has written.
 _LINGER_S = 2.0
-_REASONS = {int(status): status.phrase.encode() for status in HTTPStatus}
-_JSON: Mapping[str, str] = {"content-type": "application/json"}
-_KEPT = {b"content-length", b"content-encoding", b"inference-header-content-length", b"expect"}
-
-
-class Head(NamedTuple):
-    """A request without its body. ``headers``: those that somebody here reads, names in lower case."""
-
-    method: str
-    path: str
-    headers: Mapping[bytes, bytes]
-
-
-class Response(NamedTuple):
-    """What goes back."""
-
-    status: int = 200
-    body: bytes = b""
-    headers: Mapping[str, str] = _JSON
-
-
-class Application(Protocol):
-    """What answers."""
-
-    def check(self, head: Head) -> None:
-        """Raise FoglineError for a request that need not be read any further."""
-
-    def answer(self, head: Head, body: bytes, *, age_s: float) -> Response | asyncio.Future[Response]:
-        """The response; ``age_s``: how long ago the request may have arrived. It raises nothing."""
-
-    def problem(self, error: FoglineError) -> Response:
-        """The response that tells of a refusal."""
+# Headers that say how a body comes; and what else somebody here reads.
+_FRAMING = (b"content-length", b"transfer-encoding")
+_KEPT = {*_FRAMING, b"content-encoding", b"inference-header-content-length", b"expect"}
 
 
 class HttpServer:
@@ -189,7 +159,7 @@ class HttpConnection(asyncio.Protocol):
         self._body.append(chunk)
 
     def on_message_complete(self) -> None:
-        if self._lingering:
+        if self._lingering or (self._parser.should_upgrade() and self._has_body()):
             return
         assert self._head is not None
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
@@ -220,7 +190,7 @@ class HttpConnection(asyncio.Protocol):
         self._deadline = time.monotonic() + self._server.options.read_timeout_s
         if not self._server.opened(self):
             error = Unavailable("too_many_connections", "too many connections are at work", retry_after_s=1)
-            self._transport.write(_encoded(self._server.application.problem(error), close=True, body=True))
+            self._transport.write(encoded(self._server.application.problem(error), close=True, body=True))
             self._transport.close()
 
     def data_received(self, data: bytes) -> None:
@@ -233,14 +203,36 @@ class HttpConnection(asyncio.Protocol):
             self._deadline = time.monotonic() + self._server.options.read_timeout_s
         self._head_bytes += len(data) if self._head is None else 0
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._last = True  # another protocol was offered, which need not be taken up
+            self._feed(data)
         except httptools.HttpParserError as error:
             self._refuse(InvalidInput("bad_request", f"this is not HTTP/1.1: {error}"))
         if self._head is None and self._head_bytes > _MAX_HEAD:
             self._refuse(InvalidInput("bad_request", f"the request's head has more than {_MAX_HEAD} bytes"))
         self._proceed()
+
+    def _has_body(self) -> bool:
+        return any(name in self._headers for name in _FRAMING)
+
+    def _feed(self, data: bytes) -> None:
+        while data:
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                data = self._declined() + data[offer.args[0] :]
+
+    def _declined(self) -> bytes:
+        """The request without its offer of another protocol, if its body is yet to come; Java's client always offers HTTP/2.
+
+        llhttp takes what follows the head for the other protocol, and has to begin anew.
+        """
+        self._parser = httptools.HttpRequestParser(self)
+        if self._head is None:
+            return b""
+        lines = [b"%s: %s\r\n" % each for each in self._headers.items() if each[0] != b"expect"]
+        begun = b"%s %s HTTP/1.1\r\n%s\r\n" % (self._head.method.encode(), self._url, b"".join(lines))
+        self._start()
+        return begun
 
     def eof_received(self) -> bool:
         return False
@@ -314,7 +306,7 @@ class HttpConnection(asyncio.Protocol):
         self._proceed()
 
     def _write(self, head: Head, response: Response) -> None:
-        self._transport.write(_encoded(response, close=self._last, body=head.method != "HEAD"))
+        self._transport.write(encoded(response, close=self._last, body=head.method != "HEAD"))
         if self._last:
             self._transport.close()
             return
@@ -333,15 +325,6 @@ class HttpConnection(asyncio.Protocol):
         self._lingering = True
         self._unread = _LARGEST_READING * self._server.options.max_body
         self._deadline = time.monotonic() + _LINGER_S
-        self._transport.write(_encoded(self._server.application.problem(error), close=True, body=True))
+        self._transport.write(encoded(self._server.application.problem(error), close=True, body=True))
         if self._transport.can_write_eof():
             self._transport.write_eof()
-
-
-def _encoded(response: Response, *, close: bool, body: bool) -> bytes:
-    lines = [b"HTTP/1.1 %d %s\r\n" % (response.status, _REASONS.get(response.status, b""))]
-    lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in response.headers.items()]
-    lines.append(b"content-length: %d\r\n%s\r\n" % (len(response.body), b"connection: close\r\n" if close else b""))
-    if body:
-        lines.append(response.body)
-    return b"".join(lines)

@@ -189,6 +189,23 @@ async def test_who_asks_before_it_sends_is_told(tmp_path):
         assert await code(reader) == (413, "body_too_large")
 
 
+async def test_an_offer_of_http_2_is_declined_and_the_request_answered(tmp_path):
+    async with endpoint(tmp_path) as served:
+        offer = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n\r\n"
+        reader, writer = await peer(served, READY.replace(b"\r\n\r\n", b"\r\n" + offer) + READY)
+        for _ in range(2):
+            assert json.loads((await answer(reader))[1]) == {"ready": True}
+        head, body = whole(label=3).split(b"\r\n\r\n", 1)
+        asked = head + b"\r\n" + offer + body
+        for said in ((asked,), (asked[:-10], asked[-10:])):
+            for part in said:
+                writer.write(part)
+                await asyncio.sleep(0.01)
+            status, told = await answer(reader)
+            assert (status, json.loads(told)["outputs"][1]["data"]) == (200, [3])
+        writer.close()
+
+
 async def test_a_connection_is_closed_when_its_peer_wants_that(tmp_path):
     async with endpoint(tmp_path) as served:
         for said in (READY.replace(b"/1.1", b"/1.0"), READY.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")):
