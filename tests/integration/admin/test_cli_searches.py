@@ -14,6 +14,7 @@ from fogline_server.cli.quantities import bytes_of, microseconds_of, share_of
 from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
 from fogline_server.jobs.tables import Job
+from fogline_server.registry.tables import Alias, Release
 from fogline_server.search.tables import Search
 
 
@@ -76,10 +77,10 @@ RESULT = {
 }
 
 
-def conclude(db: Database, search_id: str) -> None:
+def conclude(db: Database, search_id: str, **found: object) -> None:
     with db.transaction() as session:
         search = session.get_one(Search, search_id)
-        search.result = RESULT
+        search.result = {**RESULT, **found}
         job = session.get_one(Job, search.job_id)
         job.state, job.finished_at = "SUCCEEDED", utc_now()
 
@@ -91,22 +92,43 @@ def test_a_search_that_finds_nothing_says_so(fogline, sqlite_plant):
     assert "the holdout: 100 examples choose, 100 judge" in shown.out
 
 
-def test_waiting_for_a_search_that_finds_nothing_ends_with_a_code_of_its_own(fogline, sqlite_plant):
+def waited_for(fogline, plant, **found: object):
+    """What ``compress --wait`` says of a search that comes to this meanwhile."""
+    with plant.db.read() as session:
+        before = session.scalars(select(Search.id)).all()
+
     def meanwhile() -> None:
         while True:
-            with sqlite_plant.db.read() as session:
-                newest = session.scalars(select(Search.id).order_by(Search.id.desc())).first()
-            if newest != sqlite_plant.ids.search:
-                return conclude(sqlite_plant.db, newest)
+            with plant.db.read() as session:
+                new = session.scalars(select(Search.id).where(Search.id.not_in(before))).all()
+            if new:
+                return conclude(plant.db, new[0], **found)
             time.sleep(0.02)
 
     worker = threading.Thread(target=meanwhile)
     worker.start()
-    waited = fogline("compress", "champion", "--wait")
+    said = fogline("compress", "champion", "--wait")
     worker.join()
-    assert waited.code == Exit.FAILED
-    assert "error: nothing_fits: none of 1 is within the limits" in waited.err
-    assert waited.out.startswith("search_")
+    return said
+
+
+def test_waiting_for_a_search_ends_with_what_came_of_it_and_of_its_release(fogline, sqlite_plant):
+    nothing = waited_for(fogline, sqlite_plant)
+    assert (nothing.code, nothing.out.startswith("search_")) == (Exit.FAILED, True)
+    assert "error: nothing_fits: none of 1 is within the limits" in nothing.err
+    with sqlite_plant.db.transaction() as session:
+        release = session.get_one(Release, sqlite_plant.ids.release)
+        made = {"pick": "float16-c33fba", "release": {"id": release.id, "name": release.name}}
+    assert waited_for(fogline, sqlite_plant, **made).code == Exit.OK
+    with sqlite_plant.db.transaction() as session:
+        release = session.get_one(Release, sqlite_plant.ids.release)
+        release.state, release.error = "FAILED", {"code": "variant_accuracy_drop", "message": "it loses too much"}
+        # The champion is looked up when a search is asked for.
+        session.get_one(Alias, "champion").release_id = session.scalars(
+            select(Release.id).where(Release.state == "READY")
+        ).one()
+    failed = waited_for(fogline, sqlite_plant, **made)
+    assert (failed.code, "error: release_failed" in failed.err) == (Exit.FAILED, True)
 
 
 def test_quantities_are_read_as_people_write_them():

@@ -97,7 +97,7 @@ def compress(
 ) -> None:
     """Search the compressed forms of a release's student for the best within limits; prints the search's id.
 
-    With --wait it ends with exit 7 if none is within the limits.
+    With --wait it ends when the search has, and the release of --name; with exit 7 if none is within the limits.
     """
     from fogline_server.compression.chain import Chain
 
@@ -120,6 +120,8 @@ def compress(
     if wait:
         path = f"/v1/compression-searches/{search['id']}"
         search = follow.wait(connection, path, follow.job, title=f"search {search['id']}")
+        if made := (search["result"] or {}).get("release"):
+            follow.wait(connection, f"/v1/releases/{made['id']}", follow.release, title=f"release {made['name']}")
     show.identified(search, as_json=as_json)
     if search["result"] is not None:
         show.note(search["result"]["sentence"])
