@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable, Mapping
 
 import psutil
 
 from fogline_client.config import AgentConfig
+from fogline_client.limits import Limits
 from fogline_shared.eligibility import BATTERY, CHARGING, CONSENT, FREE_MEMORY, METERED, SAMPLES
 from fogline_shared.protocol import Scalar
 
@@ -33,12 +33,12 @@ class Facts:
 
     def measure(self) -> dict[str, Scalar]:
         """What is so now, as the operating system reports it; what was configured wins."""
-        memory = psutil.virtual_memory()
+        limits = Limits()
         facts: dict[str, Scalar] = {
             "arch": platform.machine(),
-            "cores": os.cpu_count() or 1,
-            "memory_mb": memory.total // 2**20,
-            FREE_MEMORY: memory.available // 2**20,
+            "cores": limits.cpus(),
+            "memory_mb": limits.memory_bytes() // 2**20,
+            FREE_MEMORY: limits.free_memory_bytes() // 2**20,
             METERED: self._config.metered,
         }
         battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None

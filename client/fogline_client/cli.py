@@ -26,6 +26,7 @@ import typer
 from fogline_client import config as settings
 from fogline_client import local
 from fogline_client.config import DEFAULT_PORT, AgentConfig, StateDir
+from fogline_client.cost_command import cost
 from fogline_client.doctor_command import doctor
 from fogline_client.serving.options import ServingOptions
 from fogline_client.stream_command import ring, stream
@@ -256,6 +257,7 @@ def predict(
 app.command()(stream)
 app.command()(ring)
 app.command()(doctor)
+app.command()(cost)
 app.command()(unit)
 
 

@@ -14,12 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from fogline_client import config as settings
 from fogline_client import durable, identity
 from fogline_client.config import AgentConfig, StateDir
 from fogline_client.identity import Identity
+from fogline_client.limits import Limits
 from fogline_shared.errors import FoglineError
 
 
@@ -47,7 +46,7 @@ class Machine:
             # Some file systems (btrfs) count no entries and say 0 of 0.
             free_files=disk.f_favail if disk.f_files else 1 << 30,
             read_only=bool(disk.f_flag & os.ST_RDONLY),
-            free_memory=psutil.virtual_memory().available,
+            free_memory=Limits().free_memory_bytes(),
             arch=platform.machine(),
             bits=64 if sys.maxsize > 2**32 else 32,
             python=sys.version_info[:2],

@@ -17,11 +17,11 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import psutil
 import structlog
 
 from fogline_client import durable
 from fogline_client.inference.engines.base import DEFAULT_ENGINE
+from fogline_client.limits import Limits
 from fogline_client.measuring.child import Order
 from fogline_client.measuring.results import Results, engine_text, machine
 from fogline_client.slots import NAMES, Slots
@@ -165,7 +165,7 @@ class Measuring:
             engine=self._engine,
             options=dict(self._p.engine_options),
             # A device has little memory, and others need it.
-            memory_bytes=min(limits.memory_bytes, psutil.virtual_memory().available // 2),
+            memory_bytes=min(limits.memory_bytes, Limits().free_memory_bytes() // 2),
             cpu_s=limits.cpu_s,
         )
         child = await asyncio.create_subprocess_exec(

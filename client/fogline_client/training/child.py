@@ -17,6 +17,8 @@ import traceback
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import psutil
+
 from fogline_client.training import exchange
 from fogline_client.training.exchange import Done, Order, Start
 from fogline_shared import tensors
@@ -40,12 +42,19 @@ def _read(source: IO[bytes], lines: queue.SimpleQueue[bytes]) -> None:
     os._exit(0)
 
 
+def _step_back() -> None:
+    """Let everything else on this device have processor and disk first."""
+    with contextlib.suppress(OSError):
+        os.nice(_NICENESS)
+    with contextlib.suppress(OSError, AttributeError, ValueError):  # AttributeError: not on Linux
+        psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
+
+
 def main() -> None:
     """Answer orders until the agent closes the pipe."""
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    with contextlib.suppress(OSError):
-        os.nice(_NICENESS)
+    _step_back()
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sys.stdin.buffer, lines), daemon=True).start()
     start = Start(**exchange.parse(lines.get()))
