@@ -31,10 +31,10 @@ def unlist(session: Session, keys: OnlineKeys, reference: str, *, now: datetime,
     Raises NotFound ``release_not_found``; Conflict ``release_not_ready``, ``illegal_transition`` and, naming what needs the
     release, ``release_in_use``; Unavailable ``trust_key_missing``.
     """
-    # No rollout starts and no device is given a release meanwhile.
+    # The release first, as whoever starts a rollout of it does; then no other starts, and no device is given a release.
+    release = _locked(session, reference)
     store.lock_starts(session)
     store.lock_admissions(session)
-    release = _locked(session, reference)
     release.state = RELEASE.check(ReleaseState(release.state), ReleaseState.UNLISTED)
     if needs := list(_needs(session, release.id)):
         message = f"release {release.name!r} cannot be withdrawn: {'; '.join(needs)}"
@@ -58,7 +58,8 @@ def relist(session: Session, keys: OnlineKeys, reference: str, *, now: datetime,
 
 def _locked(session: Session, reference: str) -> Release:
     release = sealed_release(session, reference)
-    session.refresh(release, with_for_update=True)
+    # Not its key: an admission that writes a row which refers to it does not wait.
+    session.refresh(release, with_for_update={"key_share": True})
     return release
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -88,6 +89,28 @@ def test_nothing_new_begins_with_a_withdrawn_release(fleet: Withdrawing) -> None
         fleet.rollout(bad)
     fleet.step()
     assert fleet.running("bad") == []
+
+
+def test_a_start_and_a_withdrawal_at_once_never_both_succeed(fleet: Withdrawing) -> None:
+    def start(rollout_id: str) -> str:
+        try:
+            with fleet.db.transaction() as session:
+                service.start(session, rollout_id, now=fleet.now, actor="test")
+        except Conflict as error:
+            return error.code
+        return ""
+
+    for turn in range(20):
+        release = fleet.release(f"v{turn}")
+        rollout = fleet.rollout(release, start=False)
+        with ThreadPoolExecutor(2) as pool:
+            started, withdrawn = pool.submit(start, rollout), pool.submit(fleet.unlist, release)
+            refused = started.result(), withdrawn.result()
+        assert refused[0] == "release_unlisted" or f"rollout {rollout} of it is SCHEDULED" in refused[1], refused
+        assert not all(refused)
+        if not refused[0]:
+            with fleet.db.transaction() as session:
+                service.cancel(session, rollout, now=fleet.now, actor="test")
 
 
 def test_devices_that_come_later_get_no_withdrawn_release(fleet: Withdrawing) -> None:
