@@ -49,6 +49,7 @@ COMPUTED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("server/fogline_server/bootstrap.py", "error.code"): (),
     ("server/fogline_server/cli/follow.py", "f'{title.split(maxsplit=1)[0]}_failed'"): (
         "job_failed",
+        "measurement_failed",
         "release_failed",
         "rollout_failed",
         "run_failed",

@@ -95,9 +95,9 @@ class BlobRef:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOffer:
-    """One Flower message for one device. ``records_json`` holds its non-array records.
+    """One Flower message for one device, or an artifact that it is to measure (``fogline_shared.measurement``).
 
-    ``eligibility_json``: what the run asks of the device; empty: nothing. ``contents``: small blobs, by digest; the others are
+    ``records_json`` holds the message's non-array records. ``eligibility_json``: what the run asks of the device; empty: nothing. ``contents``: small blobs, by digest; the others are
     to be fetched.
     """
 

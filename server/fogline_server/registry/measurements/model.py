@@ -40,10 +40,11 @@ class Request:
     expires_s: float = 3600.0
 
     def __post_init__(self) -> None:
-        code = "invalid_measurement"
         if self.devices and self.device_class is not None:
-            raise InvalidInput(code, "name devices, or a device class of which some are chosen, not both")
-        number("most", self.most, low=1, high=MOST_DEVICES, whole=True, code=code)
-        number("expires_s", self.expires_s, low=EXPIRES_S[0], high=EXPIRES_S[1], code=code)
+            message = "name devices, or a device class of which some are chosen, not both"
+            raise InvalidInput("invalid_measurement", message)
+        number("most", self.most, low=1, high=MOST_DEVICES, whole=True, code="invalid_measurement")
+        number("expires_s", self.expires_s, low=EXPIRES_S[0], high=EXPIRES_S[1], code="invalid_measurement")
         if len(self.devices) > MOST_DEVICES:
-            raise InvalidInput(code, f"at most {MOST_DEVICES} devices at once, not {len(self.devices)}")
+            message = f"at most {MOST_DEVICES} devices at once, not {len(self.devices)}"
+            raise InvalidInput("invalid_measurement", message)
