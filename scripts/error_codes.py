@@ -35,7 +35,7 @@ SECTION_OF_CALL = {
 }
 # Where the code stands among a call's positional arguments, if not first; None: it is only given by name.
 _POSITION = {"CliError": 1, "problem": 1, "replace": None, "Update": None, "_late": None}
-PLUGINS = ("codec", "engine", "gate", "method", "recipe", "source", "strategy")
+PLUGINS = ("codec", "engine", "fusion", "gate", "method", "recipe", "sink", "source", "stage", "strategy")
 GATES = (
     *("int8_accuracy_drop", "int8_disagreement", "variant_accuracy_drop", "variant_disagreement"),
     *("worst_class_drop", "agreement", "calibration_error", "artifact_bytes", "latency_ratio"),
@@ -60,12 +60,15 @@ COMPUTED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("server/fogline_server/registry/provenance.py", "error.code"): (),
     ("server/fogline_server/registry/tick.py", "r.gate"): GATES,
     ("shared/fogline_shared/checks.py", "code"): (
+        "bad_broker",
         "invalid_ensemble",
         "invalid_option",
+        "invalid_pipeline",
         "invalid_privacy",
         "invalid_release_limits",
         "invalid_run",
         "invalid_simulation",
+        "invalid_source_option",
         "invalid_teaching",
     ),
     ("server/fogline_server/training/admission.py", "error.code"): (),
