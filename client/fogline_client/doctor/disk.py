@@ -61,7 +61,7 @@ def journal(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             "crash_loop",
             f"the agent started {attempt.starts} times during the update to generation {attempt.desired.generation}",
-            "the new model may end the process; at the third start the agent goes back to the one before",
+            "the new model may end the process; at the fourth start the agent goes back to the one before",
             "see the agent's log",
             serious=False,
         )
