@@ -48,6 +48,11 @@ def fleet(database: Database, doorbell: Doorbell, tmp_path) -> Withdrawing:
     return Withdrawing(database, doorbell, OnlineKeys(tmp_path / "keys"))
 
 
+@pytest.fixture
+def small(sqlite_database: Database, doorbell: Doorbell, tmp_path) -> Withdrawing:
+    return Withdrawing(sqlite_database, doorbell, OnlineKeys(tmp_path / "keys"))
+
+
 def test_what_needs_a_release_is_named_until_nothing_does(fleet: Withdrawing) -> None:
     devices = fleet.enrol(3)
     bad = fleet.release("bad")
@@ -74,21 +79,21 @@ def test_what_needs_a_release_is_named_until_nothing_does(fleet: Withdrawing) ->
     assert fleet.refuses(rollback) == "release_unlisted"
 
 
-def test_nothing_new_begins_with_a_withdrawn_release(fleet: Withdrawing) -> None:
-    fleet.enrol(2)
-    bad = fleet.release("bad")
-    draft = fleet.rollout(bad, start=False)
-    later = fleet.rollout(bad, start=False)
-    with fleet.db.transaction() as session:
-        service.start(session, later, now=fleet.now, actor="test")
-        service.cancel(session, later, now=fleet.now, actor="test")
-    assert fleet.unlist(bad) == ""
-    assert fleet.refuses(service.start, draft) == "release_unlisted"
-    assert fleet.refuses(set_alias, "champion", bad) == "release_unlisted"
+def test_nothing_new_begins_with_a_withdrawn_release(small: Withdrawing) -> None:
+    small.enrol(2)
+    bad = small.release("bad")
+    draft = small.rollout(bad, start=False)
+    later = small.rollout(bad, start=False)
+    with small.db.transaction() as session:
+        service.start(session, later, now=small.now, actor="test")
+        service.cancel(session, later, now=small.now, actor="test")
+    assert small.unlist(bad) == ""
+    assert small.refuses(service.start, draft) == "release_unlisted"
+    assert small.refuses(set_alias, "champion", bad) == "release_unlisted"
     with pytest.raises(Conflict, match="release_unlisted"):
-        fleet.rollout(bad)
-    fleet.step()
-    assert fleet.running("bad") == []
+        small.rollout(bad)
+    small.step()
+    assert small.running("bad") == []
 
 
 def test_a_start_and_a_withdrawal_at_once_never_both_succeed(fleet: Withdrawing) -> None:
@@ -113,31 +118,31 @@ def test_a_start_and_a_withdrawal_at_once_never_both_succeed(fleet: Withdrawing)
                 service.cancel(session, rollout, now=fleet.now, actor="test")
 
 
-def test_devices_that_come_later_get_no_withdrawn_release(fleet: Withdrawing) -> None:
-    fleet.enrol(1, tags=("lab",))
-    bad = fleet.release("bad")
-    fleet.until(fleet.rollout(bad, stages=[100]), "SUCCEEDED")
-    better = fleet.promote("better", stages=[100])
-    assert fleet.unlist(bad) == ""
+def test_devices_that_come_later_get_no_withdrawn_release(small: Withdrawing) -> None:
+    small.enrol(1, tags=("lab",))
+    bad = small.release("bad")
+    small.until(small.rollout(bad, stages=[100]), "SUCCEEDED")
+    better = small.promote("better", stages=[100])
+    assert small.unlist(bad) == ""
     # The newer rollout no longer covers anybody: the older one would be the latest again.
-    with fleet.db.transaction() as session:
+    with small.db.transaction() as session:
         service.get_rollout(session, better).state = "ROLLED_BACK"
-    (late,) = fleet.enrol(1)
+    (late,) = small.enrol(1)
     for _ in range(3):
-        fleet.step()
+        small.step()
     assert late.digest == ""
 
 
-def test_a_revoked_device_needs_nothing(fleet: Withdrawing) -> None:
-    fleet.enrol(1)
-    bad = fleet.release("bad")
-    fleet.until(fleet.rollout(bad, stages=[100]), "SUCCEEDED")
-    other = fleet.rollout(fleet.release("other"), stages=[100])
-    with fleet.db.transaction() as session:
+def test_a_revoked_device_needs_nothing(small: Withdrawing) -> None:
+    small.enrol(1)
+    bad = small.release("bad")
+    small.until(small.rollout(bad, stages=[100]), "SUCCEEDED")
+    other = small.rollout(small.release("other"), stages=[100])
+    with small.db.transaction() as session:
         session.scalars(select(Device)).one().state = "REVOKED"
-    assert "rollout" in fleet.unlist(bad)
-    fleet.now += timedelta(seconds=1)
-    with fleet.db.transaction() as session:
+    assert "rollout" in small.unlist(bad)
+    small.now += timedelta(seconds=1)
+    with small.db.transaction() as session:
         service.get_rollout(session, other).state = "SUCCEEDED"
-        service.get_rollout(session, other).finished_at = fleet.now
-    assert fleet.unlist(bad) == ""
+        service.get_rollout(session, other).finished_at = small.now
+    assert small.unlist(bad) == ""

@@ -1,4 +1,4 @@
-"""A withdrawn release: what is signed of it, beside a release that nobody withdrew; on both databases."""
+"""A withdrawn release: what is signed of it, beside a release that nobody withdrew."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ from fogline_shared.errors import Conflict, Unavailable
 @pytest.fixture
 def publisher(database, tmp_path):
     return Publisher(database, tmp_path / "publisher")
+
+
+@pytest.fixture
+def on_sqlite(sqlite_database, tmp_path):
+    return Publisher(sqlite_database, tmp_path / "publisher")
 
 
 def unlist(publisher: Publisher, wanted: Wanted) -> None:
@@ -58,7 +63,8 @@ def test_no_device_installs_a_withdrawn_release_anew_until_it_is_listed_again(pu
     assert kinds == ["release.relisted", "release.unlisted"]
 
 
-def test_a_thief_of_nothing_cannot_replay_the_list_that_had_it(publisher, tmp_path):
+def test_a_thief_of_nothing_cannot_replay_the_list_that_had_it(on_sqlite, tmp_path):
+    publisher = on_sqlite
     bad, good = publisher.release(b"bad"), publisher.release(b"good")
     device, attacker = CheckingDevice(tmp_path / "device", publisher), Attacker(publisher)
     before = attacker.record()
@@ -68,7 +74,8 @@ def test_a_thief_of_nothing_cannot_replay_the_list_that_had_it(publisher, tmp_pa
     assert device.refuses(bad, before.get) == "trust_rolled_back"
 
 
-def test_a_withdrawn_release_is_not_signed_anew_with_time_or_new_keys(publisher, tmp_path):
+def test_a_withdrawn_release_is_not_signed_anew_with_time_or_new_keys(on_sqlite, tmp_path):
+    publisher = on_sqlite
     bad, good = publisher.release(b"bad"), publisher.release(b"good")
     unlist(publisher, bad)
     assert "release" in publisher.pass_time(16 * DAY)
@@ -80,7 +87,8 @@ def test_a_withdrawn_release_is_not_signed_anew_with_time_or_new_keys(publisher,
     assert device.refuses(bad) == ""
 
 
-def test_what_changed_meanwhile_is_not_signed_again(publisher):
+def test_what_changed_meanwhile_is_not_signed_again(on_sqlite):
+    publisher = on_sqlite
     bad, honest = publisher.release(b"bad"), publisher.release(b"honest")
     unlist(publisher, bad)
     unlist(publisher, honest)
