@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 from artifacts import artifact, example
+from typer.testing import CliRunner
 
+from fogline_client.cli import app
 from fogline_client.slots import Slots
 
 AGENT = str(Path(sys.executable).with_name("fogline-agent"))
@@ -21,16 +23,16 @@ FRAMES = '[[sources]]\nkind = "json_lines"\n[[sinks]]\nkind = "json_lines"\n[[si
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "pipeline.toml").write_text(FRAMES)
     (tmp_path / "model.onnx").write_bytes(artifact())
     return tmp_path
 
 
-def agent(folder, *words, given=""):
-    return subprocess.run(
-        [AGENT, *words], cwd=folder, input=given, capture_output=True, text=True, timeout=60, check=False
-    )
+def agent(*words):
+    """The command in this process."""
+    return CliRunner().invoke(app, words)
 
 
 def line(label, **more):
@@ -46,14 +48,17 @@ def activate(state_dir, content):
 
 
 def test_lines_in_answers_out_and_the_ring_remembers(folder):
+    """On a slim device: neither Pillow nor paho-mqtt is there, or asked for."""
     given = line(0, t=1) + "no json\n" + line(1, t=2) + line(2, t=3)
-    done = agent(folder, "stream", "--pipeline", "pipeline.toml", "--model", "model.onnx", given=given)
-    assert done.returncode == 0
+    slim = "import sys; sys.modules |= dict.fromkeys(('PIL', 'paho')); from fogline_client.cli import run; run()"
+    command = [sys.executable, "-c", slim, "stream", "--pipeline", "pipeline.toml", "--model", "model.onnx"]
+    done = subprocess.run(command, cwd=folder, input=given, capture_output=True, text=True, timeout=60, check=True)
     assert [json.loads(each)["name"] for each in done.stdout.splitlines()] == ["walk", "run", "rest"]
     assert done.stderr.startswith("ended: samples 3; windows 3; predictions 3; delivered 3; dropped source.not_json 1;")
-    kept = agent(folder, "ring", "ring").stdout.splitlines()
+    kept = agent("ring", "ring").stdout.splitlines()
     assert [json.loads(each)["time"] for each in kept] == [2, 3]
-    assert agent(folder, "ring", "ring", "--limit", "1").stdout.splitlines() == kept[1:]
+    assert agent("ring", "ring", "--limit", "1").stdout.splitlines() == kept[1:]
+    assert agent("ring", "pipeline.toml").exit_code == 1
 
 
 def test_a_swap_in_the_agents_folder_is_a_swap_in_the_stream_and_a_signal_ends_it(folder):
@@ -95,31 +100,27 @@ def test_a_swap_in_the_agents_folder_is_a_swap_in_the_stream_and_a_signal_ends_i
 )
 def test_what_cannot_work_ends_with_a_code(folder, pipeline, words, exit_code, code):
     (folder / "pipeline.toml").write_text(pipeline)
-    done = agent(folder, "stream", "--pipeline", "pipeline.toml", "--json", *words)
-    assert done.returncode == exit_code
+    done = agent("stream", "--pipeline", "pipeline.toml", "--json", *words)
+    assert done.exit_code == exit_code
     assert json.loads(done.stderr.splitlines()[-1])["error"]["code"] == code
 
 
-def test_a_check_runs_nothing_and_a_slim_device_needs_no_extra(folder):
-    """Neither Pillow nor paho-mqtt is loaded, or needed, until a pipeline asks for it."""
-    done = agent(folder, "stream", "--pipeline", "pipeline.toml", "--check")
-    assert done.returncode == 0
+def test_a_check_prints_the_plan_and_runs_nothing(folder):
+    done = agent("stream", "--pipeline", "pipeline.toml", "--check")
+    assert done.exit_code == 0
+    assert done.stdout.startswith("source ")
     assert not (folder / "ring").exists()
-    without = "import sys; sys.modules |= dict.fromkeys(('PIL', 'paho')); from fogline_client.cli import run; run()"
-    command = [sys.executable, "-c", without, "stream", "--pipeline", "pipeline.toml", "--model", "model.onnx"]
-    done = subprocess.run(command, cwd=folder, input=line(3), capture_output=True, text=True, timeout=60, check=True)
-    assert json.loads(done.stdout)["name"] == "climb"
-    for kind, extra in (("image_folder", "images"), ("mqtt", "mqtt")):
-        (folder / "pipeline.toml").write_text(
-            f'[[sources]]\nkind = "{kind}"\npath = "."\n'.replace(
-                'path = "."', 'path = "."' if kind == "image_folder" else 'topic = "a"'
-            )
-        )
-        done = subprocess.run(
-            [*command[:6], "--check"], cwd=folder, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 3
-        assert f"fogline[{extra}]" in done.stderr
+
+
+@pytest.mark.parametrize(("kind", "extra"), [("image_folder", "images"), ("mqtt", "mqtt")])
+def test_an_extra_that_is_not_installed_is_named(folder, monkeypatch, kind, extra):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.setitem(sys.modules, "paho", None)
+    option = "path" if kind == "image_folder" else "topic"
+    (folder / "pipeline.toml").write_text(f'[[sources]]\nkind = "{kind}"\n{option} = "a"\n')
+    done = agent("stream", "--pipeline", "pipeline.toml", "--check")
+    assert done.exit_code == 3
+    assert f"install fogline[{extra}]" in done.stderr
 
 
 def test_nobody_reads_the_answers_any_more(folder):
@@ -138,4 +139,4 @@ def test_nobody_reads_the_answers_any_more(folder):
     )
     os.close(writing)
     assert json.loads(done.stderr.splitlines()[-1])["dropped"]["sink.json_lines"] == 2
-    assert len(agent(folder, "ring", "ring").stdout.splitlines()) == 2
+    assert len(agent("ring", "ring").stdout.splitlines()) == 2
