@@ -30,7 +30,7 @@ def looping() -> bytes:
 
 
 def allocating() -> bytes:
-    """Makes an array of 16 GB before it answers."""
+    """Makes an array of 1 GiB before it answers."""
     nodes = [
         helper.make_node("Identity", ["shape"], ["asked"]),
         helper.make_node("ConstantOfShape", ["asked"], ["much"]),
@@ -39,7 +39,7 @@ def allocating() -> bytes:
     # Added to the shape, the input's own size keeps the array from being made when the graph is loaded.
     nodes[0] = helper.make_node("Add", ["shape", "sizes"], ["asked"])
     nodes.insert(0, helper.make_node("Shape", ["input"], ["sizes"], start=1, end=2))
-    return _before_the_answer(nodes, {"shape": np.array([2**32], dtype=np.int64)})
+    return _before_the_answer(nodes, {"shape": np.array([2**28], dtype=np.int64)})
 
 
 def _before_the_answer(nodes: list[onnx.NodeProto], constants: dict[str, np.generic | np.ndarray]) -> bytes:

@@ -42,11 +42,15 @@ _TRIES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuringLimits:
-    """What one measurement may take: CPU seconds and memory beside the engine; seconds to wait for an update to end."""
+    """What one measurement may take: CPU seconds, and memory beside the engine.
+
+    ``update_s``: seconds to wait for an update to end; ``bring_s``: for the artifact and its signature. Other tasks wait behind it.
+    """
 
     cpu_s: float = 30.0
     memory_bytes: int = 1 << 30
     update_s: float = 60.0
+    bring_s: float = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +83,8 @@ class Measuring:
         """The figures as a reply without arrays.
 
         Raises InvalidInput ``malformed_frame``; Conflict ``battery_low``, ``network_metered``, ``update_under_way``; Exhausted
-        ``disk_full``, ``measuring_out_of_memory``, ``measuring_too_long``; Unavailable ``measuring_died``, ``io_failed``; and
-        what the download, the check of signatures, and the artifact itself raise.
+        ``disk_full``, ``measuring_out_of_memory``, ``measuring_too_long``; Unavailable ``measuring_not_begun``, ``measuring_died``,
+        ``io_failed``; and what the download, the check of signatures, and the artifact itself raise.
         """
         subject, artifact = Subject.parse(offer.records_json), _artifact_of(offer)
         figures = await asyncio.to_thread(self._results.find, artifact.digest, self._engine_text)
@@ -97,6 +101,21 @@ class Measuring:
     async def _anew(self, subject: Subject, artifact: BlobRef) -> Figures:
         self._check_power()
         await self._until_settled()
+        path = self._work / artifact.digest
+        try:
+            async with asyncio.timeout(self._p.limits.bring_s):
+                await self._bring(subject, artifact, path)
+        except TimeoutError as error:
+            message = f"the artifact and its signature were not here within {self._p.limits.bring_s:g} s"
+            raise Unavailable("measuring_not_begun", message) from error
+        raw = await self._measure(path, artifact.digest)
+        figures = Figures.from_json({**raw, "engine": self._engine_text, "machine": machine()})
+        if figures.size != artifact.size:
+            raise Corrupt("size_mismatch", f"the artifact has {figures.size} bytes, {artifact.size} were announced")
+        return figures
+
+    async def _bring(self, subject: Subject, artifact: BlobRef, path: Path) -> None:
+        """Check that the artifact is signed, and put it, or a second name of it, at ``path``."""
         desired = DesiredState(
             generation=0,
             artifact_digest=artifact.digest,
@@ -105,17 +124,11 @@ class Measuring:
             variant=subject.variant,
         )
         await self._patiently(lambda: self._p.trust.check(desired))
-        path = self._work / artifact.digest
         with durable.full_disk_named(path):
             self._work.mkdir(parents=True, exist_ok=True)
             if not await asyncio.to_thread(self._borrow, artifact, path):
                 self._check_network()
                 await self._patiently(lambda: self._p.fetch(artifact.digest, artifact.size, path))
-        raw = await self._measure(path, artifact.digest)
-        figures = Figures.from_json({**raw, "engine": self._engine_text, "machine": machine()})
-        if figures.size != artifact.size:
-            raise Corrupt("size_mismatch", f"the artifact has {figures.size} bytes, {artifact.size} were announced")
-        return figures
 
     def _check_power(self) -> None:
         facts = self._p.facts()
@@ -153,8 +166,9 @@ class Measuring:
         """Give an artifact that lies in a slot a second name: an update replaces files there, it does not write into them."""
         for slot in NAMES:
             if self._p.slots.holds(slot, artifact.digest):
-                os.link(self._p.slots.path(slot), path)
-                return True
+                with contextlib.suppress(OSError):  # some file systems have no second names
+                    os.link(self._p.slots.path(slot), path)
+                    return True
         return False
 
     async def _measure(self, path: Path, digest: str) -> dict[str, object]:

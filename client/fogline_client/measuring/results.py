@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from fogline_client import durable
+from fogline_client.limits import Limits
 from fogline_shared.errors import Corrupt, FoglineError, InvalidInput
 from fogline_shared.measurement import Figures
 from fogline_shared.protocol import Scalar
@@ -34,7 +34,7 @@ def machine() -> str:
             versions.append(f"{package} {metadata.version(package)}")
         except metadata.PackageNotFoundError:
             continue
-    return f"{_processor()}, {os.cpu_count() or 1} cores, {platform.machine()}, Python {', '.join(versions)}"
+    return f"{_processor()}, {Limits().cpus()} cores, {platform.machine()}, Python {', '.join(versions)}"
 
 
 def engine_text(name: str, options: Mapping[str, Scalar]) -> str:

@@ -9,6 +9,7 @@ import json
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from artifacts import artifact
 from bad_models import allocating, looping
@@ -26,7 +27,9 @@ MIB = 1 << 20
 class Device:
     """A device whose slot A is active with ``SOUND``; ``cloud``: what may be fetched, by digest."""
 
-    def __init__(self, root: Path, *, options: dict[str, int] | None = None, cpu_s: float = 30) -> None:
+    def __init__(
+        self, root: Path, *, options: dict[str, int] | None = None, cpu_s: float = 30, bring_s: float = 30
+    ) -> None:
         self.root = root
         self.slots = Slots(root / "slots")
         if self.slots.active() is None:
@@ -39,6 +42,8 @@ class Device:
         self.faults: list[Exception] = []
         self.facts: dict[str, object] = {"metered": False}
         self.settled = True
+        self.connected = asyncio.Event()
+        self.connected.set()
         self.measuring = Measuring(
             MeasuringParts(
                 folder=root / "measuring",
@@ -49,12 +54,13 @@ class Device:
                 settled=lambda: self.settled,
                 waits=lambda: iter([0.01] * 10),
                 engine_options=options or {},
-                limits=MeasuringLimits(cpu_s=cpu_s, memory_bytes=256 * MIB, update_s=0.2),
+                limits=MeasuringLimits(cpu_s=cpu_s, memory_bytes=256 * MIB, update_s=0.2, bring_s=bring_s),
             )
         )
 
     async def check(self, desired: DesiredState) -> None:
         self.checked.append(desired)
+        await self.connected.wait()
         if self.untrusted:
             raise self.untrusted
 
@@ -174,7 +180,8 @@ async def test_a_device_that_is_busy_or_low_answers_so(device: Device) -> None:
     [
         (OSError(errno.ENOSPC, "full"), "disk_full", 1),
         (Exhausted("disk_full", "full"), "disk_full", 1),
-        (OSError(errno.EROFS, "read-only"), "io_failed", 1),
+        (OSError(errno.EROFS, "read-only"), "disk_read_only", 1),
+        (OSError(errno.EIO, "broken"), "io_failed", 1),
         (Corrupt("digest_mismatch", "other bytes"), "digest_mismatch", 1),
         (Unavailable("transfer_cut", "cut"), "transfer_cut", 4),
     ],
@@ -191,3 +198,22 @@ async def test_nothing_unsigned_is_fetched(device: Device) -> None:
     device.untrusted = Corrupt("target_not_listed", "nobody signed it")
     assert await refused(device, artifact(shift=1)) == "target_not_listed"
     assert device.fetched == []
+
+
+async def test_a_device_that_is_offline_does_not_hold_its_other_tasks_up_for_ever(tmp_path: Path) -> None:
+    device = Device(tmp_path, bring_s=0.05)
+    device.connected.clear()
+    assert await refused(device, artifact(shift=1)) == "measuring_not_begun"
+
+
+async def test_a_measurement_that_is_cut_off_leaves_no_process_and_no_file(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    before = set(psutil.Process().children(recursive=True))
+    measured = asyncio.create_task(device.measure(looping()))
+    async with asyncio.timeout(10):
+        while not (measuring := set(psutil.Process().children(recursive=True)) - before):  # noqa: ASYNC110 - another process's truth
+            await asyncio.sleep(0.01)
+    measured.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await measured
+    assert not any(process.is_running() for process in measuring)
