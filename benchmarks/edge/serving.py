@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -239,20 +240,25 @@ def _beside(times: Times) -> Iterator[Figure]:
 
 
 def _overload(addresses: Mapping[str, Any], *, seconds: float) -> list[Figure]:
-    """First as much as it answers, then ten times as many requests a second, each with a deadline."""
+    """As much as it answers, before and after ten times as many requests a second, each with a deadline."""
     x, port = _example("heavy"), addresses["tcp"]
     request = clients.binary_request("heavy", x)
     urgent = clients.binary_request("heavy", x, timeout_us=round(DEADLINE_S * 1e6))
-    closed = [
-        asyncio.run(load.closed_loop(port, request, connections=number, seconds=max(2.0, seconds / 10)))
-        for number in (1, 2, 4, 8)
-    ]
-    peak = max(outcome.goodput(DEADLINE_S) for outcome in closed)
+
+    def answered(connections: int) -> float:
+        closed = load.closed_loop(port, request, connections=connections, seconds=max(1.0, seconds / 6))
+        return asyncio.run(closed).goodput(DEADLINE_S)
+
+    before = {connections: answered(connections) for connections in (1, 2, 4, 8)}
+    most = max(before, key=lambda connections: before[connections])
     process = psutil.Process(addresses["pid"])
-    asyncio.run(load.open_loop(port, urgent, rate=OVERLOAD * peak, connections=128, seconds=seconds / 10))
-    before = process.memory_info().rss / 1e6
-    outcome = asyncio.run(load.open_loop(port, urgent, rate=OVERLOAD * peak, connections=128, seconds=seconds))
+    overload = partial(load.open_loop, port, urgent, rate=OVERLOAD * before[most], connections=128)
+    asyncio.run(overload(seconds=seconds / 10))
+    resident = process.memory_info().rss / 1e6
+    outcome = asyncio.run(overload(seconds=seconds))
     after = process.memory_info().rss / 1e6
+    # The best of several on a machine with other work is luck: once more, afterwards.
+    peak = statistics.mean([before[most], answered(most)])
     offered = outcome.offered / outcome.seconds
     progress(f"overload: peak {peak:.0f}/s, offered {offered:.0f}/s, answers {dict(outcome.statuses)}")
     told = {"offered_per_s": offered, "statuses": dict(outcome.statuses), "seconds": outcome.seconds}
@@ -279,7 +285,7 @@ def _overload(addresses: Mapping[str, Any], *, seconds: float) -> list[Figure]:
             name="10 × overload, resident memory after it",
             unit="MB",
             ours=after,
-            peer=before,
+            peer=resident,
             peer_name="before",
             target=1.05,
         ),
