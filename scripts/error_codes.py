@@ -75,7 +75,6 @@ COMPUTED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("server/fogline_server/training/offers.py", "code"): (),
     # The doctor tells of errors by the code they are raised with.
     ("client/fogline_client/doctor/disk.py", "error.code"): (),
-    ("client/fogline_client/doctor/enrolment.py", "code"): (),
     ("client/fogline_client/doctor/enrolment.py", "error.code"): (),
     ("client/fogline_client/doctor/model.py", "error.code"): (),
     ("client/fogline_client/doctor/model.py", "str(said['code'])"): ("model_hangs", "model_kills"),

@@ -25,9 +25,10 @@ import typer
 
 from fogline_client import config as settings
 from fogline_client import local
-from fogline_client.config import DEFAULT_PORT, AgentConfig, StateDir
+from fogline_client.config import AgentConfig, StateDir
 from fogline_client.cost_command import cost
 from fogline_client.doctor_command import doctor
+from fogline_client.predict_command import predict
 from fogline_client.serving.options import ServingOptions
 from fogline_client.stream_command import ring, stream
 from fogline_client.terminal import DEFAULT_STATE, JsonOption, StateOption, failures, say
@@ -92,7 +93,7 @@ def enroll(
     token: Annotated[str, typer.Argument(envvar="FOGLINE_AGENT_TOKEN", help="what `fogline token create` printed")],
     state_dir: StateOption = DEFAULT_STATE,
     name: Annotated[str, typer.Option(envvar="FOGLINE_AGENT_NAME", help="the device's name; default: the host's")] = "",
-    device_class: Annotated[str, typer.Option(help="hardware profile")] = "generic",
+    device_class: Annotated[str | None, typer.Option(help="hardware profile; default: generic")] = None,
     recipe: RecipeOption = None,
     option: Options = None,
     port: PortOption = None,
@@ -111,7 +112,9 @@ def enroll(
     trust_root: Annotated[
         Path | None, typer.Option(help="root.json to begin with; default: the one the coordinator gives")
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="give up an identity this folder already has")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="give up an identity this folder already has; settings stay, unless given")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Trade a token for this device's certificate, and write its settings."""
@@ -129,11 +132,9 @@ def enroll(
         chosen = _overrides(recipe, option, port, socket_path, serving, source, source_option, attribute)
         chosen |= _engine(engine, engine_option)
         chosen |= _will(metered=metered, consent=consent, personalise=personalise, local_epsilon=local_epsilon)
-        config = AgentConfig(
-            name=name or socket.gethostname().split(".")[0].lower(),
-            device_class=device_class,
-            **{"serve_port": DEFAULT_PORT, **chosen},
-        )
+        chosen |= ({"name": name} if name else {}) | ({"device_class": device_class} if device_class else {})
+        kept = settings.kept(state.config) if replace else {}
+        config = AgentConfig(**{"name": socket.gethostname().split(".")[0].lower(), **kept, **chosen})
         # The token is single-use: what can fail on this side fails before it is spent.
         if config.recipe:
             require_entry_point(GROUP, config.recipe)
@@ -229,31 +230,7 @@ def status(
             _check(facts)
 
 
-@app.command()
-def predict(
-    file: Annotated[Path, typer.Argument(help=".npy of one example or of a batch, raw units")],
-    state_dir: StateOption = DEFAULT_STATE,
-    *,
-    as_json: JsonOption = False,
-) -> None:
-    """Ask the active model, in this process: the agent need not run."""
-    with failures(as_json=as_json):
-        import numpy as np
-
-        from fogline_client.inference.predictor import Predictor
-
-        try:
-            x = np.load(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InvalidInput("bad_input", f"{file} is not a .npy file: {error}") from error
-        with Predictor.open(state_dir) as predictor:
-            model = predictor.model
-            single = model is not None and x.ndim == len(model.manifest.input_shape)
-            answers = predictor.predict_many(x[None] if single else x)
-        facts = [{"label": a.label, "name": a.name, "confidence": round(a.confidence, 6)} for a in answers]
-        say(facts, "\n".join(f"{a.name}\t{a.confidence:.3f}" for a in answers), as_json=as_json)
-
-
+app.command()(predict)
 app.command()(stream)
 app.command()(ring)
 app.command()(doctor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from fogline_client.serving.options import ServingOptions
 from fogline_client.trust.layout import TrustDir
 from fogline_shared.checks import finite, number
 from fogline_shared.enrollment import check_device_name
-from fogline_shared.errors import Corrupt, InvalidInput
+from fogline_shared.errors import Corrupt, FoglineError, InvalidInput
 from fogline_shared.privacy.accountant import DELTA, EPSILON
 from fogline_shared.protocol import Scalar
 
@@ -161,8 +161,17 @@ def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> AgentConf
     try:
         serving = ServingOptions.from_json(raw.get("serving", {}))
         return AgentConfig(**{**raw, "serving": serving, **(overrides or {})})
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:  # AttributeError: the file is JSON, but no object
         raise Corrupt("bad_config", f"{path}: {error}", path=str(path)) from error
+
+
+def kept(path: Path) -> dict[str, Any]:
+    """The settings of a device that enrols again, by name; none when there are none, or they cannot be understood."""
+    try:
+        config = load(path)
+    except FoglineError:
+        return {}
+    return {each.name: getattr(config, each.name) for each in fields(config)}
 
 
 def pairs(texts: Sequence[str]) -> dict[str, str]:

@@ -14,12 +14,12 @@ from fogline_client import identity, state_format
 from fogline_client.doctor.findings import Finding
 from fogline_client.doctor.patient import Patient
 from fogline_client.trust import floor
-from fogline_shared.errors import Conflict, Corrupt, FoglineError, InvalidInput, Unauthenticated
+from fogline_shared.errors import Conflict, Corrupt, FoglineError, Unauthenticated
 
 _ENROLL = "`fogline token create` at the coordinator, then `fogline-agent enroll TOKEN` here"
 _AGAIN = (
     "at the coordinator `fogline device revoke` (it frees the device's name) and `fogline token create`, then here "
-    "`fogline-agent enroll TOKEN --replace --name NAME`; the model stays"
+    "`fogline-agent enroll TOKEN --replace`; settings and model stay"
 )
 # Before this nobody had this software: a machine without a clock of its own starts in 1970, or when its image was made.
 _EARLIEST = datetime(2025, 1, 1, tzinfo=UTC).timestamp()
@@ -56,12 +56,11 @@ def configured(patient: Patient) -> Iterator[Finding]:
     """The settings."""
     try:
         settings.load(patient.state.config)
-    except (FoglineError, AttributeError) as error:
-        if isinstance(error, InvalidInput) and error.code == "not_configured" and patient.identity is None:
+    except FoglineError as error:
+        if error.code == "not_configured" and patient.identity is None:
             return  # not enrolled, and said so already
-        code, text = (error.code, error.message) if isinstance(error, FoglineError) else ("bad_config", str(error))
         do = f"mend {patient.state.config}, or write it anew with `fogline-agent enroll TOKEN --replace`"
-        yield Finding(code, text, "the agent does not start", do)
+        yield Finding(error.code, error.message, "the agent does not start", do)
 
 
 def certificate(patient: Patient) -> Iterator[Finding]:

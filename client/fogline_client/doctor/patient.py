@@ -76,7 +76,7 @@ class Patient:
     @cached_property
     def config(self) -> AgentConfig | None:
         """How its agent is set."""
-        with suppress(FoglineError, OSError, AttributeError):
+        with suppress(FoglineError, OSError):
             return settings.load(self.state.config)
         return None
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from agent_process import AgentProcess, agent_cli, until
 from artifacts import artifact
 
+from fogline_client import config as settings
 from fogline_server.devices import service as devices
 from fogline_shared.states import AssignmentState
 
@@ -20,9 +21,9 @@ async def examined(agent: AgentProcess) -> tuple[int, set[str]]:
 
 
 async def test_a_device_lives_loses_its_agent_its_right_and_its_coordinator(
-    enrolled, cloud, gateway, sqlite_database
+    enrolled, cloud, gateway, sqlite_database, token
 ) -> None:
-    agent = await enrolled()
+    agent = await enrolled("watch-1", "--attribute", "floor=2", "--device-class", "watch")
     agent.start()
     assignment = cloud.roll_out(agent.device_id, cloud.publish(artifact()))
     await cloud.ends(assignment, AssignmentState.SUCCEEDED)
@@ -39,5 +40,9 @@ async def test_a_device_lives_loses_its_agent_its_right_and_its_coordinator(
     assert await examined(agent) == (1, {"requests_refused", "offline", "device_revoked"})
 
     await asyncio.to_thread(agent.kill)
+    again = await asyncio.to_thread(agent_cli, "enroll", token(), "--state-dir", agent.state_dir, "--replace")
+    assert again.returncode == 0, again.stderr
+    config = settings.load(agent.state_dir / "agent.json")
+    assert (config.name, config.device_class, config.attributes) == ("watch-1", "watch", {"floor": 2}), "as it was set"
     await gateway.stop(grace=0.1)
     assert await examined(agent) == (1, {"agent_died", "coordinator_unreachable"})

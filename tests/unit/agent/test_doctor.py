@@ -170,6 +170,12 @@ def test_what_keeps_a_device_from_its_work(device: Device, code: str) -> None:
     assert found[code], found
 
 
+@pytest.mark.parametrize("text", ["[]", "3", "null", '{"nobody": "knows this"}'])
+def test_settings_that_are_none(device: Device, text: str) -> None:
+    device.state.config.write_text(text)
+    assert device.doctor() == (1, USUAL | {"bad_config": True})
+
+
 @pytest.mark.parametrize("code", NOTES)
 def test_what_is_only_worth_knowing(device: Device, code: str) -> None:
     NOTES[code](device)
