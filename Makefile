@@ -47,7 +47,7 @@ bench-compression: $(VENV)/.ready-dev ## measure students beside teachers, every
 	$(BIN)/python benchmarks/run.py compression
 
 bench-edge: $(VENV)/.ready-dev ## measure a device's local serving beside other servers (a quarter of an hour)
-	$(BIN)/python benchmarks/run.py edge
+	$(BIN)/python benchmarks/run.py edge edge.serving
 
 clean: ## remove the environment and everything a run left behind
 	rm -rf $(VENV) .fogline report.json report.html benchmarks/.venvs
