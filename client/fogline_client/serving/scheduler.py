@@ -114,6 +114,8 @@ class Scheduler:
     def check_room(self) -> None:
         """Raise Exhausted ``queue_full`` when a further request would have to be refused: before it is read and understood."""
         if len(self._waiting) >= self._options.queue:
+            self._forget_who_has_gone()
+        if len(self._waiting) >= self._options.queue:
             raise _full("the queue is full", self._wait_s(self._clock()))
 
     async def close(self) -> None:
@@ -134,6 +136,19 @@ class Scheduler:
         until_free = max(0.0, min(busy) - now) if len(busy) >= threads else 0.0
         return until_free + self._waiting_s / threads
 
+    def _forget_who_has_gone(self) -> None:
+        """Workers skip them in their turn, but behind a model that hangs no turn comes."""
+        with self._more:
+            for _ in range(len(self._waiting)):
+                job = self._pop()
+                if not job.future.cancelled():
+                    self._append(job)
+
+    def _append(self, job: _Job) -> None:
+        self._waiting.append(job)
+        self._waiting_bytes += job.request.x.nbytes
+        self._waiting_s += job.cost_s
+
     def _check_bytes(self, request: InferRequest, wait: float) -> None:
         if self._waiting and self._waiting_bytes + request.x.nbytes > _LARGEST_WAITING * self._options.max_body:
             raise _full("what waits holds as many bytes as may wait", wait)
@@ -146,9 +161,7 @@ class Scheduler:
             self._threads[-1].start()
         future: asyncio.Future[Answers] = self._loop.create_future()
         with self._more:
-            self._waiting.append(_Job(model, request, cost, margin, deadline, future))
-            self._waiting_bytes += request.x.nbytes
-            self._waiting_s += cost
+            self._append(_Job(model, request, cost, margin, deadline, future))
             self._more.notify()
         return future
 

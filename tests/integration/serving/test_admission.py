@@ -160,6 +160,20 @@ async def test_nothing_is_predicted_for_a_client_that_has_gone(tmp_path):
     assert len(served.predictor.asked) == 2
 
 
+async def test_those_who_have_gone_hold_no_place_in_a_queue_that_does_not_move(tmp_path):
+    async with held(tmp_path, queue=2) as served:
+        first, *leaving = await in_line(served, [{}] * 3)
+        for gone in leaving:
+            gone.cancel()
+        await asyncio.gather(*leaving, return_exceptions=True)
+        await asyncio.sleep(0.05)  # for the hang-up to arrive
+        patient = ask(served, 1)
+        await until_waiting(served, 1)
+        served.predictor.go.set()
+        assert [(await first).status_code, (await patient[0]).status_code] == [200, 200]
+    assert len(served.predictor.asked) == 2
+
+
 @pytest.mark.parametrize(("pays", "calls"), [(1, [1] * 6), (4, [1, 4, 1])])
 async def test_requests_that_wait_are_answered_together_only_if_that_pays(tmp_path, monkeypatch, pays, calls):
     monkeypatch.setattr(batching, "measure", lambda model: pays)
