@@ -58,7 +58,7 @@ class Limits:
     Raises InvalidInput ``invalid_limits``.
     """
 
-    max_bytes: int | None = None
+    max_bytes: float | None = None
     max_p50_us: float | None = None
     max_drop: float | None = None
     max_worst_class_drop: float | None = None
@@ -75,7 +75,7 @@ class Limits:
         """Why a form is out of the question, in words; empty: it is not."""
         reasons = []
         if self.max_bytes is not None and form.size > self.max_bytes:
-            reasons.append(f"{form.size} bytes, {self.max_bytes} allowed")
+            reasons.append(f"{form.size} bytes, {self.max_bytes:.0f} allowed")
         if self.max_p50_us is not None and form.p50_us > self.max_p50_us:
             reasons.append(f"{form.latency}, {self.max_p50_us:g} allowed")
         return [*reasons, *self.lost_by(form, parent)]

@@ -25,6 +25,8 @@ from fogline_server.search.tables import Search
 from fogline_shared.errors import InvalidInput, NotFound
 from fogline_shared.recipe import Recipe, load_recipe
 
+# Limits that a release was built with, and that hold for its search where none is given.
+_INHERITED = ("max_bytes", "max_drop", "max_worst_class_drop")
 QUEUE = "compute"
 SEARCH, CANDIDATE = "compress_search", "compress_candidate"
 
@@ -67,15 +69,9 @@ def _limits(release: Release, recipe: Recipe, limits: Limits) -> Limits:
                 raise InvalidInput("limit_without_holdout", message, field=f"limits.{name}")
         return limits
     built = release.lineage.get("spec", {})
-    own = built.get("limits", {})
-    return replace(
-        limits,
-        max_drop=built.get("max_accuracy_drop") if limits.max_drop is None else limits.max_drop,
-        max_worst_class_drop=limits.max_worst_class_drop
-        if limits.max_worst_class_drop is not None
-        else own.get("max_worst_class_drop"),
-        max_bytes=limits.max_bytes if limits.max_bytes is not None else own.get("max_bytes"),
-    )
+    own = {"max_drop": built.get("max_accuracy_drop"), **built.get("limits", {})}
+    lacking = {name: own.get(name) for name in _INHERITED if getattr(limits, name) is None}
+    return replace(limits, **lacking)
 
 
 def get_search(session: Session, search_id: str) -> tuple[Search, Job]:

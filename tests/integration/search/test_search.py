@@ -225,14 +225,32 @@ def test_a_canceled_search_takes_its_candidates_with_it(
     sqlite_database: Database, blobs: BlobStore, source: Release
 ) -> None:
     search_id = start(sqlite_database, source)
+    # Its worker dies of the first candidate, so that its jobs are there.
+    engine = deadly(sqlite_database, blobs, "")
     with sqlite_database.transaction() as session:
         _, job = service.get_search(session, search_id)
+    with pytest.raises(SystemExit):
+        engine.execute(job.id)
+    with sqlite_database.transaction() as session:
+        assert len(jobs.list_jobs(session, parent_id=job.id)) == len(CHAINS)
         jobs.cancel(session, job.id, now=utc_now())
-    engine = engine_of(sqlite_database, blobs)
     engine.reconcile()
     with sqlite_database.read() as session:
         found, job = service.get_search(session, search_id)
-    assert (job.state, found.result) == ("CANCELED", None)
+        children = jobs.list_jobs(session, parent_id=job.id)
+    assert {each.state for each in (job, *children)} == {"CANCELED"}
+    assert found.result is None
+
+
+def test_limits_of_the_release_hold_where_none_is_given(sqlite_database: Database, source: Release) -> None:
+    with sqlite_database.transaction() as session:
+        row = registry.get_release(session, source.id)
+        limits = {"max_bytes": 40_000.0, "max_worst_class_drop": 0.1, "min_agreement": 0.9}
+        row.lineage = {**row.lineage, "spec": {**row.lineage["spec"], "limits": limits}}
+    search_id = start(sqlite_database, source, limits=Limits(max_worst_class_drop=0.05))
+    with sqlite_database.read() as session:
+        asked = service.get_search(session, search_id)[0].spec["limits"]
+    assert asked == {"max_bytes": 40_000, "max_p50_us": None, "max_drop": 0.5, "max_worst_class_drop": 0.05}
 
 
 def test_what_can_never_work_is_refused_when_it_is_asked_for(
