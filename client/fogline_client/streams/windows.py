@@ -254,12 +254,12 @@ class Fuser:
         """
         hop, length = self._spec.hop, self._spec.length
         following = track.after(gap)
-        ended = (
-            self._instant_until(min(expired if math.isinf(following) else math.inf, self._seen)) - length + 1
-        ) // hop
-        if math.isinf(following):
-            return max(ended + 1 - k, 1)
-        return max(min(self._instant_until(following - sensor.max_gap_s) // hop, ended + 1) - k, 1)
+        # Windows that end later than this are not to be judged yet.
+        until = min(expired, self._seen) if math.isinf(following) else self._seen
+        beyond = (self._instant_until(until) - length + 1) // hop + 1
+        if not math.isinf(following):
+            beyond = min(beyond, self._instant_until(following - sensor.max_gap_s) // hop)
+        return max(beyond - k, 1)
 
     def _instant_from(self, time: float) -> int:
         """The first instant that is not before ``time``."""

@@ -117,6 +117,12 @@ def test_what_has_no_room_goes_oldest_first():
     assert counted(each.dropped) == {"no_room": 6}
 
 
+def test_samples_that_wait_to_be_ordered_are_bounded_too():
+    each = fuser(reorder_s=100.0, jump_s=100.0, max_samples=4)
+    assert push(each, *[(i / 10, i) for i in range(10)]) == [(0.1, [0, 1]), (0.3, [2, 3]), (0.5, [4, 5])]
+    assert each._tracks["a"].waiting == 4
+
+
 @pytest.mark.parametrize(
     ("sample", "cause"),
     [
