@@ -84,7 +84,8 @@ class Recorder:
                 boot_id=boot_id,
                 seq=0,
                 artifact_digest=digest,
-                start=tally.start,
+                # The clock may have been set back meanwhile; a window that ended before it began would be refused.
+                start=min(tally.start, now),
                 end=now,
                 predictions=tally.predictions,
                 errors=tally.errors,

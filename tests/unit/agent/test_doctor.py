@@ -7,11 +7,17 @@ import os
 import shutil
 import socket
 import sqlite3
+import ssl
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 
+import grpc
+import psutil
 import pytest
 from artifacts import artifact, example
 from endless_models import endless, hungry
@@ -21,11 +27,13 @@ from typer.testing import CliRunner
 from fogline_client import durable
 from fogline_client.agent import only_agent
 from fogline_client.cli import app
-from fogline_client.doctor import network
+from fogline_client.doctor import examination, network, packages
 from fogline_client.doctor.examination import examine
+from fogline_client.doctor.findings import Finding
 from fogline_client.doctor.patient import Machine, Patient
 from fogline_client.inference.predictor import Predictor
 from fogline_client.journal import Attempt, Journal, Step
+from fogline_client.telemetry.spool import CAPACITY
 from fogline_client.trust import floor
 from fogline_client.trust.floor import Floor
 from fogline_server.devices.authority import CertificateAuthority
@@ -54,8 +62,13 @@ class Device(LoneDevice):
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
-    return CertificateAuthority.open(tmp_path_factory.mktemp("keys"), "127.0.0.1")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("keys")
+
+
+@pytest.fixture(scope="module")
+def authority(keys: Path) -> CertificateAuthority:
+    return CertificateAuthority.open(keys, "127.0.0.1")
 
 
 @pytest.fixture
@@ -109,6 +122,23 @@ def drop_windows(device: Device) -> None:
     db.close()
 
 
+def fill_spool(device: Device) -> None:
+    with sqlite3.connect(device.state.spool) as db:
+        db.executemany("INSERT INTO frames VALUES (?, 'Report', '{}')", ((n,) for n in range(CAPACITY // 2 + 1)))
+    db.close()
+
+
+def bar_spool(device: Device) -> None:
+    device.state.spool.unlink()
+    device.state.spool.mkdir()
+
+
+def damage_cached_root(device: Device) -> None:
+    history = device.state.trust.cache / "root_history"
+    history.mkdir(parents=True)
+    (history / "2.root.json").write_text("{}")
+
+
 def leave_an_update(device: Device) -> None:
     desired = DesiredState(generation=4, artifact_digest="a" * 64, artifact_size=1, probation_s=1.0)
     Journal(device.state.journal).begin(Attempt(desired=desired, step=Step.PROBATION, starts=2))
@@ -151,6 +181,9 @@ NOTES: dict[str, Callable[[Device], object]] = {
     "clock_behind": lambda device: floor.save(Floor(time=(NOW + DAY).timestamp(), root=1), device.state.trust.floor),
     "spool_was_damaged": lambda device: (device.root / "spool.db.damaged").touch(),
     "windows_dropped": drop_windows,
+    "spool_filling": fill_spool,
+    "spool_not_readable": bar_spool,
+    "trust_cache_damaged": damage_cached_root,
     "update_unfinished": leave_an_update,
     "crash_loop": leave_an_update,
     "bad_reply": keep_damaged_reply,
@@ -230,11 +263,104 @@ def test_model_that_computes_for_ever(device: Device) -> None:
     assert "model_hangs" in {finding.code for finding in found if finding.serious}
 
 
-def test_somebody_else_is_at_the_coordinators_address(device: Device) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+def test_model_whose_process_is_killed(device: Device) -> None:
+    device.install(endless())
+
+    def kill() -> None:
+        while True:
+            for child in psutil.Process().children():
+                with suppress(psutil.Error):
+                    if "fogline_client.measuring.child" in child.cmdline():
+                        return child.kill()  # as the kernel does when memory runs out
+            time.sleep(0.01)
+
+    with ThreadPoolExecutor() as pool:
+        killing = pool.submit(kill)
+        found = examine(device.patient())
+        killing.result()
+    assert "model_kills" in {finding.code for finding in found if finding.serious}
+
+
+@contextmanager
+def listening(device: Device, context: ssl.SSLContext | None = None) -> Iterator[Patient]:
+    """Somebody at the coordinator's address who speaks TLS with a certificate, or says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as pool:
         device.enroll(target=f"127.0.0.1:{listener.getsockname()[1]}")
-        patient = replace(device.patient(), network=True, timeout_s=0.2)
+        stop = False
+
+        def serve() -> None:
+            held = []
+            while not stop:
+                held.append(listener.accept()[0])
+                if context is not None:
+                    with suppress(OSError):
+                        held.append(context.wrap_socket(held.pop(), server_side=True))
+            for each in held:
+                each.close()
+
+        pool.submit(serve)
+        yield replace(device.patient(), network=True, timeout_s=0.4)
+        stop = True
+        socket.create_connection(listener.getsockname()).close()
+
+
+def tls(folder: Path) -> ssl.SSLContext:
+    CertificateAuthority.open(folder, "127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.pem")
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+def test_somebody_else_is_at_the_coordinators_address(device: Device, tmp_path: Path) -> None:
+    with listening(device) as patient:
         assert [finding.code for finding in network.coordinator(patient)] == ["coordinator_not_secure"]
+    with listening(device, tls(tmp_path / "other")) as patient:
+        assert [finding.code for finding in network.coordinator(patient)] == ["coordinator_not_trusted"]
+
+
+def test_coordinator_that_does_not_answer(device: Device, keys: Path) -> None:
+    with listening(device, tls(keys)) as patient:
+        assert [finding.code for finding in network.coordinator(patient)] == ["coordinator_silent"]
+
+
+def test_coordinator_that_does_not_know_what_it_is_asked(device: Device, keys: Path) -> None:
+    pem = (keys / "server.pem").read_bytes()
+    with ThreadPoolExecutor() as pool:
+        server = grpc.server(pool)
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(pem, pem)]))
+        server.start()
+        device.enroll(target=f"127.0.0.1:{port}")
+        patient = replace(device.patient(), network=True)
+        assert [finding.code for finding in network.coordinator(patient)] == ["coordinator_refuses"]
+        server.stop(None).wait()
+
+
+def test_file_of_another_user(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.lstat
+
+    def lstat(path: Path) -> os.stat_result:
+        found = real(path)
+        return os.stat_result([*found[:4], found.st_uid + 1, *found[5:]]) if path == device.state.journal else found
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    assert device.doctor() == (1, USUAL | {"foreign_owner": True})
+
+
+def test_recipe_without_what_trains_it(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    device.configure(recipe="smartwatch")
+    assert device.doctor() == (0, USUAL)
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
+    assert device.doctor() == (1, USUAL | {"training_not_installed": True})
+
+
+def test_a_fault_of_a_check_is_a_finding(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(patient: Patient) -> Iterator[Finding]:
+        yield Finding("seen_before", "", "", "", serious=False)
+        raise KeyError("x")
+
+    monkeypatch.setattr(examination, "CHECKS", (faulty, *examination.CHECKS))
+    assert device.codes() == {"seen_before", "check_failed", *USUAL}
 
 
 def test_a_running_agent_that_does_not_answer_or_is_offline(device: Device, agent: None) -> None:

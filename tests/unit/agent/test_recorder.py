@@ -52,3 +52,13 @@ def test_threads_lose_no_count() -> None:
         total += sum(window.predictions for window in recorder.cut(now=1.0, boot_id="boot"))
     total += sum(window.predictions for window in recorder.cut(now=2.0, boot_id="boot"))
     assert total == 2000
+
+
+def test_clock_that_is_set_back_ends_no_window_before_it_began() -> None:
+    recorder = Recorder(now=1000.0)
+    recorder.observe(seen())
+    (window,) = recorder.cut(now=400.0, boot_id="boot")
+    assert (window.start, window.end, window.predictions) == (400.0, 400.0, 1)
+    recorder.observe(seen())
+    (after,) = recorder.cut(now=410.0, boot_id="boot")
+    assert (after.start, after.end) == (400.0, 410.0)
