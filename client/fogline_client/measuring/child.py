@@ -7,6 +7,7 @@ artifact, so that a model that loops or allocates without end ends this process 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -49,6 +50,8 @@ def measure(order: Order) -> dict[str, Any]:
     from fogline_client.inference.model import load_model
 
     engine = load_engine(order.engine, order.options)
+    with contextlib.suppress(FoglineError):
+        engine.open(b"")  # has the runtime imported, which is no part of what an artifact takes
     _limit(memory_bytes=order.memory_bytes, cpu_s=order.cpu_s)
     started = time.perf_counter()
     model = load_model(Path(order.path), engine, digest=order.digest)
