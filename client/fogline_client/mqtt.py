@@ -36,8 +36,12 @@ class Broker:
 
     def __post_init__(self) -> None:
         number("port", self.port, low=1, high=65_535, whole=True, code="bad_broker")
-        if not self.host or not isinstance(self.host, str):
-            raise InvalidInput("bad_broker", f"host is a name or an address, got {self.host!r}", field="host")
+        for name in ("host", "client_id", "username", "password_file", "ca_file"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or (name == "host" and not value):
+                raise InvalidInput("bad_broker", f"{name} is a text, got {value!r}", field=name)
+        if not isinstance(self.tls, bool):
+            raise InvalidInput("bad_broker", f"tls is true or false, without quotes; got {self.tls!r}", field="tls")
         if self.ca_file and not self.tls:
             raise InvalidInput("bad_broker", "ca_file has no use without tls = true", field="tls")
         if importlib.util.find_spec("paho") is None:

@@ -11,9 +11,9 @@ from fogline_shared.errors import InvalidInput
 
 def resolve(function: Callable[..., Any] | str) -> Callable[..., Any]:
     """The function itself, or what ``package.module:name`` says; raise InvalidInput ``bad_function``."""
-    if not isinstance(function, str):
+    if callable(function):
         return function
-    module, colon, name = function.partition(":")
+    module, colon, name = str(function).partition(":")
     try:
         if not colon:
             raise ImportError("it is written package.module:name")

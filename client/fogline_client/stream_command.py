@@ -65,11 +65,13 @@ def ring(
 
 
 def _predictor(state_dir: Path, model: Path | None) -> Predictor:
-    """Raises InvalidInput ``model_not_readable``, and as the predictor."""
+    """Raises InvalidInput ``model_not_readable`` or ``not_configured``, and as the predictor."""
     from fogline_client.inference.predictor import Predictor
     from fogline_shared.errors import InvalidInput
 
     if model is None:
+        if not state_dir.is_dir():
+            raise InvalidInput("not_configured", f"no {state_dir}: say where the agent's folder is, or a --model")
         return Predictor.open(state_dir)
     try:
         return Predictor.from_file(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from fogline_shared.errors import InvalidInput
@@ -25,12 +26,19 @@ def number(options: Any, name: str, *, low: float, high: float, whole: bool = Fa
 def flag(options: Any, name: str) -> None:
     """Make the option a bool; raise InvalidInput ``invalid_source_option``."""
     given = getattr(options, name)
-    if given in {True, "true", "1", "yes"}:
+    if isinstance(given, bool | str | int) and given in {True, "true", "1", "yes"}:
         object.__setattr__(options, name, True)
-    elif given in {False, "false", "0", "no"}:
+    elif isinstance(given, bool | str | int) and given in {False, "false", "0", "no"}:
         object.__setattr__(options, name, False)
     else:
         raise InvalidInput("invalid_source_option", f"{name} is true or false, got {given!r}", field=name)
+
+
+def text(options: Any, name: str) -> None:
+    """Raise InvalidInput ``invalid_source_option`` unless the option is a text with something in it, or a path."""
+    given = getattr(options, name)
+    if not isinstance(given, str | Path) or not str(given):
+        raise InvalidInput("invalid_source_option", f"{name} is a text, got {given!r}", field=name)
 
 
 def word(options: Any, name: str, known: tuple[str, ...]) -> None:

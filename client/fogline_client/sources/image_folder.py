@@ -42,6 +42,7 @@ class ImageFolder:
     flaws: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        options.text(self, "path")
         options.number(self, "rate_hz", low=0, high=1e6)
         options.number(self, "scale", low=-1e6, high=1e6)
         for name in ("width", "height"):

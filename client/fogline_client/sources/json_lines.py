@@ -31,6 +31,7 @@ class JsonLines(Options):
     max_bytes: int = 1 << 20
 
     def __post_init__(self) -> None:
+        options.text(self, "path")
         options.number(self, "max_bytes", low=16, high=1 << 30, whole=True)
 
     def samples(self, stop: threading.Event | None = None) -> Iterator[Sample]:

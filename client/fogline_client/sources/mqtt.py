@@ -12,10 +12,9 @@ from queue import Empty, Full, Queue
 from typing import Any
 
 from fogline_client.mqtt import Broker, connected
+from fogline_client.sources import _options as options
 from fogline_client.sources.base import Sample
 from fogline_client.sources.json_lines import sample_of
-from fogline_shared.checks import number
-from fogline_shared.errors import InvalidInput
 
 _LOOK_S = 0.2
 
@@ -35,11 +34,12 @@ class Mqtt(Broker):
     flaws: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for name, low, high in (("port", 1, 65_535), ("qos", 0, 2), ("queue", 1, 1 << 20)):
+            options.number(self, name, low=low, high=high, whole=True)
+        options.flag(self, "tls")
+        options.flag(self, "topic_is_sensor")
+        options.text(self, "topic")
         super().__post_init__()
-        number("qos", self.qos, low=0, high=2, whole=True, code="invalid_source_option")
-        number("queue", self.queue, low=1, high=1 << 20, whole=True, code="invalid_source_option")
-        if not self.topic or not isinstance(self.topic, str):
-            raise InvalidInput("invalid_source_option", f"topic is a text, got {self.topic!r}", field="topic")
 
     @property
     def rate_hz(self) -> float:

@@ -32,6 +32,7 @@ class Recording(Options):
     speed: float = 1.0
 
     def __post_init__(self) -> None:
+        options.text(self, "path")
         options.number(self, "speed", low=0, high=1e6)
 
     def samples(self, stop: threading.Event | None = None) -> Iterator[Sample]:

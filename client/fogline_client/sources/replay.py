@@ -31,6 +31,7 @@ class Replay:
     flaws: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        options.text(self, "path")
         options.number(self, "rate_hz", low=0, high=1e6)
         options.flag(self, "loop")
         options.flag(self, "labels")

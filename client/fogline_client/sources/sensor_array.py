@@ -59,6 +59,7 @@ class SensorArray(Options):
     baud: int = 0
 
     def __post_init__(self) -> None:
+        options.text(self, "path")
         options.word(self, "format", ("lines", "binary"))
         options.word(self, "checksum", tuple(_CHECKSUMS))
         for name, low, high, whole in (

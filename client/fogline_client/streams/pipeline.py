@@ -20,12 +20,13 @@ from fogline_client.inference.model import LoadedModel
 from fogline_client.inference.predictor import Predictor
 from fogline_client.sources.base import Sample, Source, paced
 from fogline_client.streams.answers import Answer
+from fogline_client.streams.checks import one_of
 from fogline_client.streams.frames import Frames
 from fogline_client.streams.queue import WHEN_FULL, Bounded
 from fogline_client.streams.sinks.base import OpenSink, Sink
 from fogline_client.streams.stages.base import Chain, Stage
 from fogline_client.streams.summary import Summary, counted, latencies
-from fogline_client.streams.windows import Frame, Fuser, Sensor, Windows, one_of
+from fogline_client.streams.windows import Frame, Fuser, Sensor, Windows
 from fogline_shared.checks import number
 from fogline_shared.errors import FoglineError, InvalidInput, Unavailable
 from fogline_shared.sketch import Sketch
@@ -134,7 +135,11 @@ class Pipeline:
         dropped = counted(
             {
                 "source": sum((Counter(dict(source.flaws)) for _, source in self._sources), Counter()),
-                "sample": {**self._fuser.dropped, "queue_full": self._samples.dropped},
+                "sample": {
+                    **self._fuser.dropped,
+                    "queue_full": self._samples.dropped,
+                    "stopped": self._samples.refused,
+                },
                 "window": {**self._lost, "queue_full": self._frames.dropped},
                 "window.missing": self._fuser.skipped,
                 "answer": {"queue_full": self._answers.dropped},

@@ -20,15 +20,15 @@ class Bounded(Generic[T]):
         self._items: deque[T] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self.dropped = 0
+        self.dropped = self.refused = 0
 
     def put(self, item: T) -> None:
-        """Add it; after :meth:`close` nothing is taken any more."""
+        """Add it; after :meth:`close` it is ``refused``."""
         with self._changed:
             while not self._drops and len(self._items) >= self._capacity and not self._closed:
                 self._changed.wait()
             if self._closed:
-                self.dropped += 1
+                self.refused += 1
                 return
             if len(self._items) >= self._capacity:
                 self._items.popleft()

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fogline_client.streams.checks import one_of, text
 from fogline_client.streams.fusion.base import Times, Values, load_fusion
 from fogline_client.streams.fusion.hold import hold
 from fogline_client.streams.track import Track
@@ -47,8 +48,7 @@ class Sensor:
     nan: str = "drop"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name:
-            raise InvalidInput("invalid_pipeline", f"a sensor's name is a text, got {self.name!r}", field="name")
+        text("name", self.name)
         number("channels", self.channels, low=1, high=4096, whole=True, code="invalid_pipeline")
         number("max_gap_s", self.max_gap_s, low=1e-6, high=1e6, code="invalid_pipeline")
         number("hold_s", self.hold_s, low=0, high=1e6, code="invalid_pipeline")
@@ -277,9 +277,3 @@ class Fuser:
 
     def _end(self, k: int) -> float:
         return (k * self._spec.hop + self._spec.length - 1) / self._spec.rate_hz
-
-
-def one_of(field: str, value: object, known: Sequence[str]) -> None:
-    """Raise InvalidInput ``invalid_pipeline`` unless ``value`` is one of the words."""
-    if value not in known:
-        raise InvalidInput("invalid_pipeline", f"{field} is one of {', '.join(known)}; got {value!r}", field=field)

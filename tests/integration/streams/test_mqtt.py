@@ -129,7 +129,10 @@ def test_a_source_that_is_not_read_keeps_the_newest_messages():
     [
         ({"topic": ""}, "invalid_source_option"),
         ({"topic": "a", "qos": 3}, "invalid_source_option"),
-        ({"topic": "a", "port": 0}, "bad_broker"),
+        ({"topic": "a", "port": "many"}, "invalid_source_option"),
+        ({"topic": "a", "topic_is_sensor": "perhaps"}, "invalid_source_option"),
+        ({"topic": 3}, "invalid_source_option"),
+        ({"topic": "a", "username": 3}, "bad_broker"),
         ({"topic": "a", "host": ""}, "bad_broker"),
         ({"topic": "a", "ca_file": "roots.pem"}, "bad_broker"),
         ({"topic": "a", "tls": True, "ca_file": "/nowhere/roots.pem"}, "bad_broker"),
@@ -143,7 +146,16 @@ def test_mistakes_are_named(options, code):
     assert refused.value.code == code
 
 
-def test_a_sink_does_not_publish_to_wildcards():
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"topic": "a/#"}, "invalid_pipeline"),
+        ({"topic": "a", "retain": "no"}, "invalid_pipeline"),
+        ({"topic": "a", "port": 0}, "bad_broker"),
+        ({"topic": "a", "tls": "no"}, "bad_broker"),
+    ],
+)
+def test_mistakes_of_a_sink_are_named(options, code):
     with pytest.raises(InvalidInput) as refused:
-        load_sink("mqtt", {"topic": "a/#"})
-    assert refused.value.code == "invalid_pipeline"
+        load_sink("mqtt", options)
+    assert refused.value.code == code

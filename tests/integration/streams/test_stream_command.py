@@ -94,6 +94,7 @@ def test_a_swap_in_the_agents_folder_is_a_swap_in_the_stream_and_a_signal_ends_i
         ("[windows]\n", (), 2, "invalid_pipeline"),
         ('[[sources]]\nkind = "json_lines"\npath = "nowhere"\n', ("--model", "model.onnx"), 2, "source_not_readable"),
         (FRAMES, ("--model", "nowhere.onnx"), 2, "model_not_readable"),
+        (FRAMES, ("--state-dir", "nowhere"), 2, "not_configured"),
         (FRAMES, ("--model", "pipeline.toml"), 1, "not_a_model"),
         (FRAMES.replace('"ring"\nslots', '"nowhere/ring"\nslots'), ("--model", "model.onnx"), 2, "invalid_pipeline"),
     ],

@@ -89,6 +89,7 @@ def test_a_function_an_iterable_or_the_name_of_one(monkeypatch, given):
         ("no_such_module:name", "bad_function"),
         ("json:nothing", "bad_function"),
         ("json:__name__", "bad_function"),
+        ("", "bad_function"),
         (lambda: 1 / 0, "function_failed"),
         (lambda: 3, "function_failed"),
     ],
@@ -137,7 +138,9 @@ def test_a_camera_that_writes_files_is_followed(images):
     assert list(samples) == []
 
 
-@pytest.mark.parametrize("options", [{"width": 3}, {"height": -1}, {"grey": "perhaps"}, {"rate_hz": "often"}])
+@pytest.mark.parametrize(
+    "options", [{"width": 3}, {"path": 3}, {"path": ""}, {"height": -1}, {"grey": "perhaps"}, {"rate_hz": "often"}]
+)
 def test_a_wrong_option_of_a_folder_is_named(images, options):
     with pytest.raises(InvalidInput) as refused:
         load_source("image_folder", {"path": images, **options})

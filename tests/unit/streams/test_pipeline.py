@@ -112,6 +112,23 @@ def test_late_frames_are_dropped_before_they_cost_a_prediction(predictor):
     assert (summary.windows, summary.predictions, summary.dropped) == (2, 1, {"window.deadline": 1})
 
 
+def test_frames_that_waited_too_long_for_their_turn_are_dropped(predictor):
+    """The first prediction takes longer than the deadline: its answer is late, and there is no use in asking the others."""
+    predict = predictor.predict
+
+    def slow(x, *, truth=None):
+        time.sleep(0.6)
+        return predict(x, truth=truth)
+
+    predictor.predict = slow
+    summary = Pipeline(
+        predictor, sources=[("", of(frames(0, 1, 2)))], limits=Limits(when_full="reject", deadline_ms=500)
+    ).run()
+    assert (summary.predictions, summary.dropped) == (1, {"window.deadline": 2})
+    assert summary.noted == {"answered_late": 1}
+    assert summary.latency_p50_ms > 500
+
+
 @pytest.mark.parametrize("when_full", ["drop_oldest", "reject"])
 def test_a_sink_that_cannot_keep_up_costs_the_oldest_or_holds_up_the_source(predictor, when_full):
     """Fifty frames at once, while the sink is busy with the first one until the source has ended."""
@@ -185,6 +202,7 @@ def test_it_stops_when_told_and_answers_what_is_on_its_way(predictor):
 
     summary = Pipeline(predictor, sources=[("", of(endless))], sinks=[into(answers)], limits=REJECT).run(stop)
     assert 20 <= summary.predictions == len(answers) == summary.windows
+    assert summary.samples - summary.windows == summary.dropped.get("sample.stopped", 0) <= 1
 
 
 def test_a_fault_of_our_own_ends_the_pipeline_with_its_error(predictor):

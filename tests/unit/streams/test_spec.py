@@ -65,6 +65,7 @@ def test_without_windows_the_plan_says_frames():
         ("votes = 3", "votes = 0", "invalid_pipeline", r"stages 1 \(majority\): votes"),
         ("votes = 3", "vote = 3", "invalid_pipeline", r"stages 1 \(majority\): .*'vote'"),
         ('"majority"', '"plurality"', "unknown_stage", "known: events, majority"),
+        ('"answers.ring"', "7", "invalid_pipeline", r"sinks 1 \(ring\): path is a text, got 7"),
         ('"ring"', '"drain"', "unknown_sink", "known: callback, json_lines, mqtt, ring"),
         ('"hold"', '"held"', "unknown_fusion", "sensors 1: .*known: hold, linear, nearest"),
         (

@@ -135,6 +135,9 @@ def test_memory_lasts_otherwise():
         ("events", {"on": 0.3, "off": 0.4}),
         ("events", {"after": 1.5}),
         ("events", {"since": 1}),
+        ("events", {"ignore": "rest"}),
+        ("events", {"all": 1}),
+        ("threshold", {"confidence": 0.5, "silent": "false"}),
     ],
 )
 def test_a_wrong_option_is_named(name, options):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from fogline_client.streams.answers import Answer
+from fogline_client.streams.checks import text
 from fogline_shared.errors import InvalidInput
 
 
@@ -17,6 +18,9 @@ class JsonLines:
     """``path``: a file or FIFO; ``-``: standard output."""
 
     path: str | Path = "-"
+
+    def __post_init__(self) -> None:
+        text("path", self.path)
 
     def open(self) -> OpenLines:
         """Raise InvalidInput ``invalid_pipeline`` when the file cannot be written."""

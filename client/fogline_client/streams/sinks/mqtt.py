@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fogline_client.mqtt import Broker
 from fogline_client.streams.answers import Answer
+from fogline_client.streams.checks import flag
 from fogline_shared.checks import number
 from fogline_shared.errors import InvalidInput, Unavailable
 
@@ -34,6 +35,7 @@ class Mqtt(Broker):
         super().__post_init__()
         number("qos", self.qos, low=0, high=2, whole=True, code="invalid_pipeline")
         number("queue", self.queue, low=1, high=1 << 20, whole=True, code="invalid_pipeline")
+        flag("retain", self.retain)
         if not self.topic or not isinstance(self.topic, str) or {"#", "+"} & set(self.topic):
             raise InvalidInput("invalid_pipeline", f"topic has no wildcards, got {self.topic!r}", field="topic")
 

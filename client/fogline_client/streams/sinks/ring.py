@@ -18,6 +18,7 @@ from typing import Any
 
 from fogline_client import durable
 from fogline_client.streams.answers import Answer
+from fogline_client.streams.checks import text
 from fogline_shared.checks import number
 from fogline_shared.errors import Conflict, Corrupt, Exhausted, InvalidInput
 
@@ -35,6 +36,7 @@ class Ring:
     slot_bytes: int = 1024
 
     def __post_init__(self) -> None:
+        text("path", self.path)
         number("slots", self.slots, low=1, high=1 << 24, whole=True, code="invalid_pipeline")
         number("slot_bytes", self.slot_bytes, low=64, high=1 << 20, whole=True, code="invalid_pipeline")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fogline_client.streams.answers import ABSTAINED, Answer
+from fogline_client.streams.checks import flag
 from fogline_client.streams.stages.base import Step
 from fogline_shared.checks import number
 from fogline_shared.errors import InvalidInput
@@ -21,7 +23,7 @@ class Events:
     on: float = 0.7
     off: float = 0.4
     after: int = 2
-    ignore: tuple[str, ...] = ()
+    ignore: Sequence[str] = ()
     all: bool = False
 
     def __post_init__(self) -> None:
@@ -30,6 +32,9 @@ class Events:
         number("after", self.after, low=1, high=10_000, whole=True, code="invalid_pipeline")
         if self.off > self.on:
             raise InvalidInput("invalid_pipeline", f"off ({self.off:g}) is not above on ({self.on:g})", field="off")
+        flag("all", self.all)
+        if isinstance(self.ignore, str) or not all(isinstance(name, str) for name in self.ignore):
+            raise InvalidInput("invalid_pipeline", f"ignore is a list of classes, got {self.ignore!r}", field="ignore")
         object.__setattr__(self, "ignore", tuple(self.ignore))
 
     def start(self) -> Step:

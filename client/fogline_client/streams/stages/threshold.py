@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fogline_client.streams.answers import ABSTAINED, Answer
+from fogline_client.streams.checks import flag
 from fogline_client.streams.stages.base import Step
 from fogline_shared.checks import number
 
@@ -18,6 +19,7 @@ class Threshold:
 
     def __post_init__(self) -> None:
         number("confidence", self.confidence, low=0, high=1, code="invalid_pipeline")
+        flag("silent", self.silent)
 
     def start(self) -> Step:
         """Nothing is remembered."""
