@@ -67,6 +67,8 @@ class Broker:
         client.max_queued_messages_set(queue)
         client.reconnect_delay_set(min_delay=1, max_delay=60)
         client.on_connect = connected
+        client.on_connect_fail = _not_reached
+        client.on_disconnect = _lost
         client.connect_async(self.host, self.port)
         return client
 
@@ -75,3 +77,12 @@ def connected(client: Client, _data: Any, _flags: Any, reason: Any, _properties:
     """Tell the log if the broker does not want us; the client goes on trying."""
     if reason.is_failure:
         log.warning("mqtt broker refuses us", host=client.host, reason=str(reason))
+
+
+def _not_reached(client: Client, _data: Any) -> None:
+    log.warning("mqtt broker not reached", host=client.host, port=client.port)
+
+
+def _lost(client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+    if reason.is_failure:
+        log.warning("mqtt connection lost", host=client.host, reason=str(reason))

@@ -10,7 +10,7 @@ from queue import Queue
 import numpy as np
 import pytest
 from artifacts import artifact, example
-from mqtt_broker import broker, free_port
+from mqtt_broker import broker, free_port, guarded_broker
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
@@ -108,6 +108,33 @@ def test_samples_come_and_answers_go_over_a_broker_that_goes_for_a_while(tmp_pat
     running.join(10)
     assert not running.is_alive()
     assert source.flaws == {"not_json": 1, "bad_sample": 1}
+
+
+def test_a_guarded_broker_takes_who_has_the_password_and_we_take_who_has_the_certificate(tmp_path):
+    port = free_port()
+    for name, password in (("right", "secret\n"), ("wrong", "guess\n")):
+        (tmp_path / name).write_text(password)
+    good = {"port": port, "topic": "a", "username": "device", "tls": True, "ca_file": str(tmp_path / "roots.pem")}
+    with guarded_broker(port, tmp_path):
+        welcome, stranger, plain, distrustful = (
+            load_sink("mqtt", good | {"password_file": str(tmp_path / password)} | other).open()
+            for password, other in (
+                ("right", {}),
+                ("wrong", {}),
+                ("right", {"tls": False, "ca_file": ""}),
+                ("right", {"ca_file": ""}),
+            )
+        )
+        refused = []
+        for each in (stranger, plain):
+            each._client.on_disconnect = lambda client, *_: refused.append(client)
+        distrustful._client.on_connect_fail = lambda client, _data: refused.append(client)
+        until(welcome._client.is_connected)
+        until(lambda: {stranger._client, plain._client, distrustful._client} <= set(refused))
+        connected = [each._client.is_connected() for each in (welcome, stranger, plain, distrustful)]
+        for each in (welcome, stranger, plain, distrustful):
+            each.close()
+    assert connected == [True, False, False, False]
 
 
 def test_the_topic_names_the_sensor_unless_the_message_does():
