@@ -38,6 +38,10 @@ class Device(Base):
     last_seen_at: Mapped[datetime | None]
     # When its last reply to a training task came in.
     last_trained_at: Mapped[datetime | None]
+    # What it last said of its inputs: {"artifact_digest", "psi": {feature: …}, "inputs", "at", "above": reports in a row}
+    drift: Mapped[dict[str, Any] | None]
+    # Since when it has been known to drift; None: it does not.
+    drifting_since: Mapped[datetime | None]
 
 
 class EnrollmentToken(Base):
