@@ -15,7 +15,6 @@ import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -23,7 +22,7 @@ from typing import Any
 
 import structlog
 
-from fogline_client import durable, enroll, identity
+from fogline_client import durable, identity
 from fogline_client.attributes import Facts
 from fogline_client.config import AgentConfig, StateDir
 from fogline_client.deltas import Deltas
@@ -34,6 +33,7 @@ from fogline_client.journal import Journal
 from fogline_client.measuring.measuring import Measuring, MeasuringParts
 from fogline_client.outbox import Outbox
 from fogline_client.personal import Personal, PersonalParts
+from fogline_client.renewal import Renewal
 from fogline_client.serving.listening import Listening
 from fogline_client.slots import Slots
 from fogline_client.sources.base import Source, feed, load_source
@@ -56,9 +56,6 @@ log = structlog.get_logger()
 
 # How often status.json is compared with the truth, seconds.
 _STATUS_EVERY_S = 1.0
-# The longest sleep of the renewal loop: a suspended machine's clock jumps.
-_RENEWAL_LOOK_S = 600.0
-_RENEWAL_RETRY_S = 30.0
 # How often the device looks whether what it told of itself is still so.
 _LOOK_EVERY_S = 30.0
 # Of memory that transfers gave back. Little: a device may have little.
@@ -110,6 +107,13 @@ class Agent:
                 on_task=self._offered,
                 rng=self._rng,
             )
+        )
+        self._renewal = Renewal(
+            path=state.identity,
+            current=lambda: self._identity,
+            renewed=self._renewed,
+            online=self._sync.online,
+            rng=self._rng,
         )
         self._facts = Facts(config, changed=self._sync.wake)
         slots = Slots(state.slots)
@@ -186,7 +190,7 @@ class Agent:
             "updater": self._updater.run,
             "tasks": self._tasks.run,
             "telemetry": self._report_telemetry,
-            "renewal": self._keep_identity,
+            "renewal": self._renewal.run,
             "facts": self._keep_facts,
             "status": lambda: self._keep_status(listening),
         }
@@ -276,24 +280,9 @@ class Agent:
             await asyncio.sleep(_LOOK_EVERY_S)
             self._facts.look()
 
-    async def _keep_identity(self) -> None:
-        """Renew the certificate at two thirds of its life, or as soon as there is a connection after that."""
-        while True:
-            left_s = self._identity.renewal_at - time.time()
-            if left_s > 0:
-                await asyncio.sleep(min(left_s, _RENEWAL_LOOK_S))
-                continue
-            await self._sync.online.wait()
-            try:
-                renewed: Identity = await enroll.renew(self._identity)
-                await asyncio.to_thread(identity.save, renewed, self._state.identity)
-            except FoglineError as error:
-                log.warning("certificate not renewed", code=error.code, reason=error.message)
-                await asyncio.sleep(self._rng.uniform(0.5, 1.0) * _RENEWAL_RETRY_S)
-                continue
-            self._identity = renewed
-            log.info("certificate renewed", until=str(datetime.fromtimestamp(renewed.expires_at, UTC)))
-            self._sync.reconnect()
+    def _renewed(self, issued: Identity) -> None:
+        self._identity = issued
+        self._sync.reconnect()
 
     async def _keep_status(self, listening: Listening) -> None:
         """Keep ``status.json`` true, for ``fogline-agent status`` and for whoever waits for the port."""

@@ -33,9 +33,13 @@ class Identity:
     gateway_target: str
     issued_at: float
     expires_at: float
+    # Where to ask for the next one when this one has ended; empty where that was not noted yet.
+    enroll_target: str = ""
 
     @classmethod
-    def of(cls, certificate: Certificate, *, device_name: str, key_pem: bytes, now: float) -> Identity:
+    def of(
+        cls, certificate: Certificate, *, device_name: str, key_pem: bytes, now: float, enroll_target: str = ""
+    ) -> Identity:
         """From what the coordinator issued for our key."""
         from cryptography import x509
 
@@ -49,6 +53,7 @@ class Identity:
             gateway_target=certificate.gateway_target,
             issued_at=now,
             expires_at=parsed.not_valid_after_utc.timestamp(),
+            enroll_target=enroll_target,
         )
 
     @property
@@ -72,6 +77,20 @@ def pem_of(key: EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+
+
+def key_of(identity: Identity) -> EllipticCurvePrivateKey:
+    """Its private key; raises Corrupt ``bad_identity``."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    try:
+        key = serialization.load_pem_private_key(identity.key_pem.encode(), password=None)
+    except (ValueError, TypeError) as error:
+        raise Corrupt("bad_identity", f"the private key cannot be read: {error}") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise Corrupt("bad_identity", "the private key is not of an elliptic curve")
+    return key
 
 
 def save(identity: Identity, path: Path) -> None:

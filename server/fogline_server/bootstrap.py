@@ -189,6 +189,7 @@ def build_gateway(services: Services) -> GatewayServer:
             advertised_host=settings.advertised_host,
             device_lease_s=settings.device_lease_s,
             certificate_days=settings.certificate_days,
+            certificate_grace_days=settings.certificate_grace_days,
             telemetry_every_s=settings.telemetry_every_s,
         ),
     )

@@ -42,6 +42,12 @@ class Settings(BaseSettings):
     )
     device_lease_s: float = Field(default=45.0, gt=0, description="how long a silent device counts as online")
     certificate_days: float = Field(default=30.0, gt=0, description="life of a device certificate")
+    certificate_grace_days: float = Field(
+        default=180.0,
+        ge=0,
+        le=3650,
+        description="how long after its end a device may still renew it; 0: it enrols again",
+    )
     telemetry_every_s: float = Field(default=10.0, gt=0, description="length of a telemetry window")
     trust_throwaway_keys: bool | None = Field(
         default=None,

@@ -13,16 +13,18 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fogline_shared.errors import InvalidInput
+from fogline_shared.errors import InvalidInput, Unauthenticated
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-    from cryptography.x509 import CertificateSigningRequest
+    from cryptography.x509 import Certificate, CertificateSigningRequest
 
 PREFIX = "fogline-et1."
 MAX_TOKEN_CHARS = 16_384
 MAX_CSR_BYTES = 16_384
 
+# What is signed is told apart from everything else that the key signs.
+_RETURN = b"fogline-return-1\0"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
@@ -89,6 +91,29 @@ def build_csr(key: EllipticCurvePrivateKey, device_name: str) -> bytes:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, check_device_name(device_name))])
     request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
     return request.public_bytes(serialization.Encoding.PEM)
+
+
+def prove_return(key: EllipticCurvePrivateKey, csr_pem: bytes) -> bytes:
+    """Show by the key of a certificate that has ended that this request for the next one is its holder's (ECDSA, SHA-256)."""
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    return key.sign(_RETURN + csr_pem, ec.ECDSA(hashes.SHA256()))
+
+
+def check_return(certificate: Certificate, csr_pem: bytes, proof: bytes) -> None:
+    """Raise Unauthenticated ``proof_invalid`` unless the certificate's key made the proof."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = certificate.public_key()
+    try:
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise InvalidSignature
+        key.verify(proof, _RETURN + csr_pem, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature as error:
+        raise Unauthenticated("proof_invalid", "the request was not signed by the certificate's key") from error
 
 
 def parse_csr(csr_pem: bytes) -> tuple[CertificateSigningRequest, str]:

@@ -35,14 +35,18 @@ class LoneDevice:
     def root(self) -> Path:
         return self.state.root
 
-    def enroll(self, *, since: datetime = NOW, days: float = 30.0, target: str = "127.0.0.1:1") -> None:
+    def enroll(
+        self, *, since: datetime = NOW, days: float = 30.0, target: str = "127.0.0.1:1", returns: str = ""
+    ) -> None:
         """As if it had enrolled then."""
         key = identity.new_key()
         pem, _, _ = self.authority.sign_device(build_csr(key, "watch-1"), common_name="dev_1", days=days, now=since)
         issued = Certificate(
             device_id="dev_1", certificate_pem=pem, ca_pem=self.authority.ca_pem, gateway_target=target
         )
-        made = Identity.of(issued, device_name="watch-1", key_pem=identity.pem_of(key), now=since.timestamp())
+        made = Identity.of(
+            issued, device_name="watch-1", key_pem=identity.pem_of(key), now=since.timestamp(), enroll_target=returns
+        )
         identity.save(made, self.state.identity)
 
     def configure(self, **changes: object) -> None:

@@ -23,6 +23,8 @@ _AGAIN = (
 )
 # Before this nobody had this software: a machine without a clock of its own starts in 1970, or when its image was made.
 _EARLIEST = datetime(2025, 1, 1, tzinfo=UTC).timestamp()
+# For so long a coordinator takes a certificate that has ended, unless it is set otherwise.
+_GRACE_S = 180 * 86_400.0
 # Files are written a moment after the clock was read, and clocks are mended in small steps.
 _SLACK_S = 120.0
 
@@ -74,11 +76,18 @@ def certificate(patient: Patient) -> Iterator[Finding]:
         return
     begin, end = parsed.not_valid_before_utc.timestamp(), parsed.not_valid_after_utc.timestamp()
     if patient.machine.now >= end:
+        returns = bool(patient.identity.enroll_target) and patient.machine.now - end < _GRACE_S
+        means = "the device was offline too long to renew it, or its clock is ahead: it predicts, and cannot connect"
         yield Finding(
             "certificate_expired",
             f"the certificate ended {_day(end)}; the clock says {_day(patient.machine.now)}",
-            "the device was offline too long to renew it, or its clock is ahead: it predicts, and cannot connect",
-            f"set the clock if it is wrong, otherwise {_AGAIN}",
+            f"{means} until the agent, as soon as it reaches the coordinator, has got the next one"
+            if returns
+            else means,
+            f"bring the device online; if the agent's log then says certificate_too_old, {_AGAIN}"
+            if returns
+            else f"set the clock if it is wrong, otherwise {_AGAIN}",
+            serious=not returns,
         )
     elif patient.machine.now < begin:
         yield Finding(

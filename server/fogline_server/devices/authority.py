@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fogline_shared.enrollment import parse_csr
-from fogline_shared.errors import Corrupt
+from fogline_shared.enrollment import MAX_CSR_BYTES, parse_csr
+from fogline_shared.errors import Corrupt, Unauthenticated
 
 _CA_DAYS = 3650
 _SERVER_DAYS = 397
@@ -98,6 +98,27 @@ class CertificateAuthority:
             .sign(self._key, hashes.SHA256())
         )
         return _pem(certificate), f"{certificate.serial_number:x}", not_after
+
+    def holder_of(self, certificate_pem: bytes, *, now: datetime, grace: timedelta) -> tuple[str, x509.Certificate]:
+        """The device that a certificate was issued to, which may have ended up to ``grace`` ago; and the certificate.
+
+        Raises Unauthenticated ``certificate_unknown``, ``certificate_too_old``.
+        """
+        try:
+            if len(certificate_pem) > MAX_CSR_BYTES:
+                raise ValueError("it is too long")
+            certificate = x509.load_pem_x509_certificate(certificate_pem)
+            certificate.verify_directly_issued_by(self._certificate)
+            usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+            (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+            if ExtendedKeyUsageOID.CLIENT_AUTH not in usage:
+                raise ValueError("it is no device's")
+        except Exception as error:  # the parser of hostile bytes raises many types
+            raise Unauthenticated("certificate_unknown", "the certificate was not issued to a device here") from error
+        if now - certificate.not_valid_after_utc > grace:
+            text = f"the certificate ended {certificate.not_valid_after_utc:%Y-%m-%d}, more than {grace.days} days ago"
+            raise Unauthenticated("certificate_too_old", f"{text}: enrol again with a token")
+        return str(name.value), certificate
 
 
 def _load_or_make_root(key_dir: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:

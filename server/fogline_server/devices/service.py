@@ -24,7 +24,7 @@ from fogline_server.devices.presence import disconnected, hello, set_attributes,
 from fogline_server.devices.queries import get_device, is_online, list_devices, list_tokens, require_admitted
 from fogline_server.devices.rules import check_device_class, check_tags
 from fogline_server.devices.tables import Device, EnrollmentToken
-from fogline_shared.enrollment import PrintableToken, check_device_name, parse_csr
+from fogline_shared.enrollment import PrintableToken, check_device_name, check_return, parse_csr
 from fogline_shared.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
 from fogline_shared.protocol import Certificate
 from fogline_shared.states import DEVICE, DeviceState
@@ -184,6 +184,29 @@ def renew(
     )
     return Certificate(
         device_id=device.id, certificate_pem=certificate_pem, ca_pem=authority.ca_pem, gateway_target=gateway_target
+    )
+
+
+def come_back(
+    session: Session,
+    authority: CertificateAuthority,
+    *,
+    certificate_pem: bytes,
+    csr_pem: bytes,
+    proof: bytes,
+    days: float,
+    grace_days: float,
+    gateway_target: str,
+    now: datetime,
+) -> Certificate:
+    """:func:`renew` for a device whose certificate ended while it was offline, and that holds its key still.
+
+    Raises Unauthenticated ``certificate_unknown``, ``certificate_too_old``, ``proof_invalid``, and as :func:`renew`.
+    """
+    device_id, certificate = authority.holder_of(certificate_pem, now=now, grace=timedelta(days=grace_days))
+    check_return(certificate, csr_pem, proof)
+    return renew(
+        session, authority, device_id=device_id, csr_pem=csr_pem, days=days, gateway_target=gateway_target, now=now
     )
 
 

@@ -49,6 +49,24 @@ class Enrollment(EnrollmentServicer):
         )
         return replace(certificate, trust_root=trust.first_root(session))
 
+    async def Return(self, request: pb.ReturnRequest, context: Any) -> pb.Certificate:  # noqa: N802 - gRPC's name
+        async with translated(context, "Return"):
+            certificate = await self._parts.write(partial(self._come_back, request), EVENTS)
+        return certificate_to_pb(certificate)
+
+    def _come_back(self, request: pb.ReturnRequest, session: Session) -> Certificate:
+        return devices.come_back(
+            session,
+            self._parts.authority,
+            certificate_pem=request.certificate_pem,
+            csr_pem=request.csr_pem,
+            proof=request.proof,
+            days=self._parts.options.certificate_days,
+            grace_days=self._parts.options.certificate_grace_days,
+            gateway_target=self._gateway_target,
+            now=utc_now(),
+        )
+
 
 def renew(parts: Parts, gateway_target: str, device_id: str, csr_pem: bytes, session: Session) -> Certificate:
     """A new certificate for a connected device."""

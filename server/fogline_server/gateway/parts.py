@@ -27,6 +27,8 @@ class GatewayOptions:
     advertised_host: str = "127.0.0.1"
     device_lease_s: float = 45.0
     certificate_days: float = 30.0
+    # For so long after its certificate's end a device may still come back by itself.
+    certificate_grace_days: float = 180.0
     telemetry_every_s: float = 10.0
     # How often the database is asked what is new, should a ring be lost.
     poll_s: float = 2.0

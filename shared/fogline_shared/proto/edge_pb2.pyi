@@ -18,6 +18,16 @@ class EnrollRequest(_message.Message):
     device_class: str
     def __init__(self, token: _Optional[str] = ..., device_name: _Optional[str] = ..., csr_pem: _Optional[bytes] = ..., device_class: _Optional[str] = ...) -> None: ...
 
+class ReturnRequest(_message.Message):
+    __slots__ = ("certificate_pem", "csr_pem", "proof")
+    CERTIFICATE_PEM_FIELD_NUMBER: _ClassVar[int]
+    CSR_PEM_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    certificate_pem: bytes
+    csr_pem: bytes
+    proof: bytes
+    def __init__(self, certificate_pem: _Optional[bytes] = ..., csr_pem: _Optional[bytes] = ..., proof: _Optional[bytes] = ...) -> None: ...
+
 class RenewRequest(_message.Message):
     __slots__ = ("csr_pem",)
     CSR_PEM_FIELD_NUMBER: _ClassVar[int]
@@ -117,7 +127,14 @@ class Sketch(_message.Message):
     def __init__(self, counts: _Optional[_Iterable[int]] = ..., sum: _Optional[float] = ...) -> None: ...
 
 class TelemetryWindow(_message.Message):
-    __slots__ = ("boot_id", "seq", "artifact_digest", "start_unix_s", "end_unix_s", "predictions", "errors", "labelled", "correct", "latency_us", "confidence_pct", "class_counts", "dropped_windows")
+    __slots__ = ("boot_id", "seq", "artifact_digest", "start_unix_s", "end_unix_s", "predictions", "errors", "labelled", "correct", "latency_us", "confidence_pct", "class_counts", "dropped_windows", "drift", "drift_inputs")
+    class DriftEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     ARTIFACT_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +148,8 @@ class TelemetryWindow(_message.Message):
     CONFIDENCE_PCT_FIELD_NUMBER: _ClassVar[int]
     CLASS_COUNTS_FIELD_NUMBER: _ClassVar[int]
     DROPPED_WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_INPUTS_FIELD_NUMBER: _ClassVar[int]
     boot_id: str
     seq: int
     artifact_digest: str
@@ -144,7 +163,9 @@ class TelemetryWindow(_message.Message):
     confidence_pct: Sketch
     class_counts: _containers.RepeatedScalarFieldContainer[int]
     dropped_windows: int
-    def __init__(self, boot_id: _Optional[str] = ..., seq: _Optional[int] = ..., artifact_digest: _Optional[str] = ..., start_unix_s: _Optional[float] = ..., end_unix_s: _Optional[float] = ..., predictions: _Optional[int] = ..., errors: _Optional[int] = ..., labelled: _Optional[int] = ..., correct: _Optional[int] = ..., latency_us: _Optional[_Union[Sketch, _Mapping]] = ..., confidence_pct: _Optional[_Union[Sketch, _Mapping]] = ..., class_counts: _Optional[_Iterable[int]] = ..., dropped_windows: _Optional[int] = ...) -> None: ...
+    drift: _containers.ScalarMap[str, float]
+    drift_inputs: int
+    def __init__(self, boot_id: _Optional[str] = ..., seq: _Optional[int] = ..., artifact_digest: _Optional[str] = ..., start_unix_s: _Optional[float] = ..., end_unix_s: _Optional[float] = ..., predictions: _Optional[int] = ..., errors: _Optional[int] = ..., labelled: _Optional[int] = ..., correct: _Optional[int] = ..., latency_us: _Optional[_Union[Sketch, _Mapping]] = ..., confidence_pct: _Optional[_Union[Sketch, _Mapping]] = ..., class_counts: _Optional[_Iterable[int]] = ..., dropped_windows: _Optional[int] = ..., drift: _Optional[_Mapping[str, float]] = ..., drift_inputs: _Optional[int] = ...) -> None: ...
 
 class DesiredState(_message.Message):
     __slots__ = ("generation", "artifact_digest", "artifact_size", "assignment_id", "attempt", "release_id", "variant", "probation_s")

@@ -40,6 +40,11 @@ class EnrollmentStub:
                 request_serializer=fogline__shared_dot_proto_dot_edge__pb2.EnrollRequest.SerializeToString,
                 response_deserializer=fogline__shared_dot_proto_dot_edge__pb2.Certificate.FromString,
                 _registered_method=True)
+        self.Return = channel.unary_unary(
+                '/fogline.edge.v1.Enrollment/Return',
+                request_serializer=fogline__shared_dot_proto_dot_edge__pb2.ReturnRequest.SerializeToString,
+                response_deserializer=fogline__shared_dot_proto_dot_edge__pb2.Certificate.FromString,
+                _registered_method=True)
 
 
 class EnrollmentServicer:
@@ -53,12 +58,24 @@ class EnrollmentServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Return(self, request, context):
+        """For a device that was offline beyond its certificate's end: the certificate, and proof that it holds the key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EnrollmentServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Enroll': grpc.unary_unary_rpc_method_handler(
                     servicer.Enroll,
                     request_deserializer=fogline__shared_dot_proto_dot_edge__pb2.EnrollRequest.FromString,
+                    response_serializer=fogline__shared_dot_proto_dot_edge__pb2.Certificate.SerializeToString,
+            ),
+            'Return': grpc.unary_unary_rpc_method_handler(
+                    servicer.Return,
+                    request_deserializer=fogline__shared_dot_proto_dot_edge__pb2.ReturnRequest.FromString,
                     response_serializer=fogline__shared_dot_proto_dot_edge__pb2.Certificate.SerializeToString,
             ),
     }
@@ -89,6 +106,33 @@ class Enrollment:
             target,
             '/fogline.edge.v1.Enrollment/Enroll',
             fogline__shared_dot_proto_dot_edge__pb2.EnrollRequest.SerializeToString,
+            fogline__shared_dot_proto_dot_edge__pb2.Certificate.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Return(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fogline.edge.v1.Enrollment/Return',
+            fogline__shared_dot_proto_dot_edge__pb2.ReturnRequest.SerializeToString,
             fogline__shared_dot_proto_dot_edge__pb2.Certificate.FromString,
             options,
             channel_credentials,

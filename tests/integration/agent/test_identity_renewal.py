@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import stat
 import time
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from agent_process import until
 from artifacts import artifact
 
 from fogline_client import identity
+from fogline_server.db.base import utc_now
 from fogline_server.gateway.parts import GatewayOptions
+from fogline_shared.enrollment import build_csr
 from fogline_shared.errors import Corrupt, Unauthenticated
 from fogline_shared.states import AssignmentState
 
@@ -54,3 +58,25 @@ def test_missing_and_damaged_identities_have_codes(tmp_path) -> None:
         (tmp_path / "identity.json").write_text(text)
         with pytest.raises(Corrupt, match="bad_identity"):
             identity.load(tmp_path / "identity.json")
+
+
+async def test_device_that_was_offline_beyond_its_certificates_end_comes_back_by_itself(
+    enrolled, authority, cloud
+) -> None:
+    agent = await enrolled()
+    path = agent.state_dir / "identity.json"
+    known = identity.load(path)
+    then = utc_now() - timedelta(days=40)
+    pem, _, until_then = authority.sign_device(
+        build_csr(identity.key_of(known), known.device_name), common_name=known.device_id, days=30, now=then
+    )
+    ended = replace(known, certificate_pem=pem.decode(), issued_at=then.timestamp(), expires_at=until_then.timestamp())
+    identity.save(ended, path)
+    agent.start()
+    assignment = cloud.roll_out(agent.device_id, cloud.publish(artifact()))
+    await cloud.ends(assignment, AssignmentState.SUCCEEDED)
+    renewed = identity.load(path)
+    assert renewed.device_id == known.device_id
+    assert renewed.expires_at > time.time() > ended.expires_at
+    assert renewed.key_pem != ended.key_pem
+    assert renewed.enroll_target == known.enroll_target != ""

@@ -216,6 +216,13 @@ def test_what_is_only_worth_knowing(device: Device, code: str) -> None:
     assert (status, found.get(code)) == (0, False), found
 
 
+def test_certificate_with_which_a_device_may_still_come_back(device: Device) -> None:
+    device.enroll(since=NOW - 40 * DAY, returns="127.0.0.1:2")
+    assert device.doctor() == (0, USUAL | {"certificate_expired": False})
+    device.enroll(since=NOW - 400 * DAY, returns="127.0.0.1:2")
+    assert device.doctor() == (1, USUAL | {"certificate_expired": True})
+
+
 def test_what_a_machine_lacks(device: Device) -> None:
     usual = set(USUAL)
     assert device.codes() == usual
