@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fogline_shared.drift import Reference
 from fogline_shared.errors import Corrupt
 
 METADATA_KEY = "fogline.manifest"
@@ -51,11 +52,16 @@ class Manifest:
     output_name: str
     classes: tuple[str, ...]
     known_answers: tuple[KnownAnswer, ...] = ()
+    # How inputs are distributed, for input drift; None: there were too few at the cloud, or the artifact is of before.
+    reference: Reference | None = None
     format: int = FORMAT
 
     def to_json(self) -> str:
         """Canonical JSON: the same manifest gives the same bytes."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        raw = asdict(self)
+        if self.reference is None:
+            del raw["reference"]
+        return json.dumps(raw, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
@@ -64,14 +70,16 @@ class Manifest:
             raw: dict[str, Any] = json.loads(text)
             if raw.get("format") != FORMAT:
                 raise Corrupt("bad_manifest", f"manifest format {raw.get('format')!r} is not {FORMAT}")
+            shape, reference = tuple(int(n) for n in raw["input_shape"]), raw.get("reference")
             return cls(
                 recipe=str(raw["recipe"]),
                 variant=str(raw["variant"]),
                 input_name=str(raw["input_name"]),
-                input_shape=tuple(int(n) for n in raw["input_shape"]),
+                input_shape=shape,
                 output_name=str(raw["output_name"]),
                 classes=tuple(str(c) for c in raw["classes"]),
                 known_answers=tuple(_known_answers(raw["known_answers"])),
+                reference=None if reference is None else Reference.from_json(reference, shape),
             )
         # RecursionError: brackets nested without end; OverflowError: a dimension of 1e999.
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:

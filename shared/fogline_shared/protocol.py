@@ -42,7 +42,11 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class TelemetryWindow:
-    """What one artifact did on one device between two instants (Unix seconds)."""
+    """What one artifact did on one device between two instants (Unix seconds).
+
+    ``drift``: of each feature of the input its population stability index (``fogline_shared.drift``), over ``drift_inputs`` inputs
+    since the index before; empty when these are too few as yet, or the artifact has no reference.
+    """
 
     boot_id: str
     seq: int
@@ -57,6 +61,8 @@ class TelemetryWindow:
     correct: int = 0
     class_counts: Sequence[int] = ()
     dropped_windows: int = 0
+    drift: Mapping[str, float] = field(default_factory=dict)
+    drift_inputs: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -106,6 +106,8 @@ def device_frame_to_pb(frame: DeviceFrame) -> pb.DeviceFrame:
                     confidence_pct=_sketch_to_pb(frame.confidence_pct),
                     class_counts=frame.class_counts,
                     dropped_windows=frame.dropped_windows,
+                    drift=frame.drift,
+                    drift_inputs=frame.drift_inputs,
                 )
             )
         case _:
@@ -176,6 +178,8 @@ def _telemetry_from_pb(t: pb.TelemetryWindow) -> TelemetryWindow:
         confidence_pct=_sketch_from_pb(t.confidence_pct),
         class_counts=tuple(t.class_counts),
         dropped_windows=t.dropped_windows,
+        drift=dict(t.drift),
+        drift_inputs=t.drift_inputs,
     )
 
 

@@ -110,7 +110,9 @@ class Predictor:
             raise
         if self.observe is not None:
             latency = (time.perf_counter_ns() - started) / 1e3
-            self._tell(Observation(model.digest, latency, answer.confidence, answer.label, "", truth))
+            self._tell(
+                Observation(model.digest, latency, answer.confidence, answer.label, "", truth, model.manifest, x)
+            )
         return answer
 
     def predict_many(self, x: ArrayLike, *, truths: Sequence[int | None] | None = None) -> list[Prediction]:
@@ -128,8 +130,12 @@ class Predictor:
             raise
         if self.observe is not None:
             latency = (time.perf_counter_ns() - started) / 1e3 / len(answers)
-            for answer, truth in zip(answers, truths, strict=True):
-                self._tell(Observation(model.digest, latency, answer.confidence, answer.label, "", truth))
+            for answer, truth, example in zip(answers, truths, batch, strict=True):
+                self._tell(
+                    Observation(
+                        model.digest, latency, answer.confidence, answer.label, "", truth, model.manifest, example
+                    )
+                )
         return answers
 
     def close(self) -> None:

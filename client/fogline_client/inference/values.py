@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from fogline_shared.manifest import Manifest
 
 
 class Prediction(NamedTuple):
@@ -30,7 +32,7 @@ class Observation(NamedTuple):
 
     A failed prediction has an ``error`` code, ``label`` -1 and ``confidence`` 0. ``truth`` is the right label when
     the caller knows it. A caller's own mistake (a wrong shape, NaN in the input) is not observed: it says nothing of
-    the model.
+    the model. ``manifest`` and ``x``, the input as the caller gave it, are there for input drift; not to be changed or kept.
     """
 
     digest: str
@@ -39,6 +41,8 @@ class Observation(NamedTuple):
     label: int
     error: str = ""
     truth: int | None = None
+    manifest: Manifest | None = None
+    x: ArrayLike | None = None
 
 
 Observer = Callable[[Observation], None]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from fogline_client.inference.values import Observation
+from fogline_client.telemetry.inputs import EVERY_S, Copies, Inputs, copies_of
 from fogline_shared.protocol import TelemetryWindow
 from fogline_shared.sketch import Sketch
 
@@ -26,6 +29,7 @@ class Health:
 @dataclass(kw_only=True)
 class _Tally:
     start: float
+    copies: Copies | None = None
     predictions: int = 0
     errors: int = 0
     labelled: int = 0
@@ -48,13 +52,23 @@ class _Tally:
         if 0 <= seen.label < MAX_CLASSES:
             self.class_counts.extend([0] * (seen.label + 1 - len(self.class_counts)))
             self.class_counts[seen.label] += 1
+        if self.copies is not None and seen.x is not None:
+            self.copies.add(seen.x)
 
 
 class Recorder:
-    """Thread-safe. Times are Unix seconds, given by the caller when it cuts."""
+    """Thread-safe. Times are Unix seconds, given by the caller when it cuts.
 
-    def __init__(self, *, now: float) -> None:
+    ``input_every_s``: at most one input in so many seconds of ``clock`` is looked at for drift.
+    """
+
+    def __init__(
+        self, *, now: float, input_every_s: float = EVERY_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._lock = threading.Lock()
+        self._cutting = threading.Lock()
+        self._inputs = Inputs()
+        self._copies = partial(copies_of, every_s=input_every_s, clock=clock)
         self._since = now
         self._tallies: dict[str, _Tally] = {}
         self._health: dict[str, tuple[int, int]] = {}
@@ -64,7 +78,7 @@ class Recorder:
         with self._lock:
             tally = self._tallies.get(seen.digest)
             if tally is None:
-                tally = self._tallies[seen.digest] = _Tally(start=self._since)
+                tally = self._tallies[seen.digest] = _Tally(start=self._since, copies=self._copies(seen.manifest))
             tally.add(seen)
             predictions, errors = self._health.get(seen.digest, (0, 0))
             self._health[seen.digest] = (predictions + 1, errors + bool(seen.error))
@@ -79,6 +93,8 @@ class Recorder:
         """End the window: one per artifact that predicted, without a sequence number yet. A quiet window is none."""
         with self._lock:
             tallies, self._tallies, self._since = self._tallies, {}, now
+        with self._cutting:
+            drifts = {digest: self._inputs.end_window(digest, tally.copies) for digest, tally in tallies.items()}
         return [
             TelemetryWindow(
                 boot_id=boot_id,
@@ -94,6 +110,8 @@ class Recorder:
                 latency_us=tally.latency_us,
                 confidence_pct=tally.confidence_pct,
                 class_counts=tuple(tally.class_counts),
+                drift=drifts[digest].psi,
+                drift_inputs=drifts[digest].inputs,
             )
             for digest, tally in tallies.items()
         ]

@@ -31,13 +31,19 @@ def export_onnx(recipe: Recipe, size: str, params: bytes, standardisation: Stand
     Raises Corrupt ``params_mismatch``, ``params_not_finite``, ``export_mismatch``; InvalidInput ``not_exportable``.
     """
     model = fused(load_model(recipe, size, params), standardisation, rank=len(recipe.input_shape))
-    examples = calibration_examples(recipe)
-    if examples is None:
-        examples = noise_examples(recipe, standardisation)
+    calibration = calibration_examples(recipe)
+    examples = noise_examples(recipe, standardisation) if calibration is None else calibration
     model_bytes = export_module(
         model, examples, input_name=recipe.input_name, output_name=OUTPUT_NAME, classes=len(recipe.classes)
     )
-    return stamp(model_bytes, recipe=recipe, variant=variant, output_name=OUTPUT_NAME, examples=examples)
+    return stamp(
+        model_bytes,
+        recipe=recipe,
+        variant=variant,
+        output_name=OUTPUT_NAME,
+        examples=examples,
+        calibration=calibration,
+    )
 
 
 def export_module(

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from fogline_server.compression.engine import FloatArray, open_session, run
+from fogline_shared.drift import Reference
 from fogline_shared.errors import Corrupt
 from fogline_shared.manifest import METADATA_KEY, KnownAnswer, Manifest
 from fogline_shared.recipe import Recipe
@@ -16,9 +17,18 @@ KNOWN_MAX = 8
 KNOWN_BYTES = 8 * 1024
 
 
-def stamp(model: bytes, *, recipe: Recipe, variant: str, output_name: str, examples: FloatArray) -> bytes:
+def stamp(
+    model: bytes,
+    *,
+    recipe: Recipe,
+    variant: str,
+    output_name: str,
+    examples: FloatArray,
+    calibration: FloatArray | None,
+) -> bytes:
     """The file with a manifest of ``recipe`` and known answers among ``examples`` (n, *input_shape).
 
+    ``calibration``: real inputs, whose distribution devices compare theirs with (docs/drift.md); None: there are none.
     Raises Corrupt ``logits_not_finite``, ``model_does_not_load``, ``model_does_not_run``.
     """
     manifest = Manifest(
@@ -28,6 +38,7 @@ def stamp(model: bytes, *, recipe: Recipe, variant: str, output_name: str, examp
         input_shape=tuple(recipe.input_shape),
         output_name=output_name,
         classes=tuple(recipe.classes),
+        reference=None if calibration is None else Reference.of(calibration),
     )
     return write_manifest(model, with_answers(model, manifest, examples))
 

@@ -20,7 +20,14 @@ def form_of(chain: Chain, parent: Parent, recipe: Recipe, name: str) -> bytes:
     Raises what the chain and the stamp raise; Corrupt ``chain_crashed`` for whatever else a chain stumbled over.
     """
     model = _compressed(chain, parent)
-    return stamp(model, recipe=recipe, variant=name, output_name=OUTPUT_NAME, examples=parent.examples)
+    return stamp(
+        model,
+        recipe=recipe,
+        variant=name,
+        output_name=OUTPUT_NAME,
+        examples=parent.examples,
+        calibration=parent.calibration,
+    )
 
 
 def _compressed(chain: Chain, parent: Parent) -> bytes:
