@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 
 import pytest
+from parts import eventually
 from sqlalchemy import select
 
 from fogline_server.cli.api import CliError
@@ -13,8 +15,9 @@ from fogline_server.cli.exits import Exit
 from fogline_server.cli.quantities import bytes_of, microseconds_of, share_of
 from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
+from fogline_server.devices.tables import Device
 from fogline_server.jobs.tables import Job
-from fogline_server.registry.tables import Alias, Release
+from fogline_server.registry.tables import Alias, Measurement, Release
 from fogline_server.search.tables import Search
 
 
@@ -129,6 +132,55 @@ def test_waiting_for_a_search_ends_with_what_came_of_it_and_of_its_release(fogli
         ).one()
     failed = waited_for(fogline, sqlite_plant, **made)
     assert (failed.code, "error: release_failed" in failed.err) == (Exit.FAILED, True)
+
+
+def test_devices_of_a_class_have_the_last_word(fogline, sqlite_plant):
+    db, ids = sqlite_plant.db, sqlite_plant.ids
+    with db.transaction() as session:
+        device = session.query(Device).filter(Device.lease_until > utc_now()).order_by(Device.id).first()
+        device.device_class = "pi4"
+        release = session.get_one(Release, ids.release).name
+        before = session.scalars(select(Search.id).order_by(Search.id.desc())).first()
+
+    def meanwhile() -> None:
+        eventually(lambda: _newest(db, before))
+        conclude(db, _newest(db, before), pick="student_int8", release={"id": ids.release, "name": release})
+        eventually(lambda: _asked(db))
+        for row in _asked(db):
+            with db.transaction() as session:
+                measurement = session.get_one(Measurement, row)
+                measurement.state, measurement.answered_at = "DONE", utc_now()
+                slow = measurement.variant == "student_int8"
+                measurement.metrics = {
+                    "p50_us": 900.0 if slow else 100.0,
+                    "p99_us": 1e3,
+                    "memory_bytes": 1,
+                    "load_ms": 1.0,
+                }
+
+    worker = threading.Thread(target=meanwhile)
+    worker.start()
+    command = ("compress", "champion", "--name", "small", "--class", "pi4", "--max-p50", "200us", "--wait", "--json")
+    found = fogline(*command).json
+    worker.join()
+    # The search knows nothing of the limit, which is one of the devices.
+    assert found["search"]["spec"]["limits"]["max_p50_us"] is None
+    refused = {each["name"]: each["refused"] for each in found["pick"]["variants"]}
+    assert refused["student_int8"] == ["900 µs, 200 allowed"]
+    assert found["pick"]["taken"] == "student_fp32"
+    said = fogline("compress", "champion", "--class", "pi4")
+    assert (said.code, "--class needs --name and --wait" in said.err) == (Exit.INVALID, True)
+
+
+def _newest(db: Database, before: str) -> str | None:
+    with db.read() as session:
+        newest = session.scalars(select(Search.id).order_by(Search.id.desc())).first()
+    return newest if newest != before else None
+
+
+def _asked(db: Database) -> Sequence[str]:
+    with db.read() as session:
+        return session.scalars(select(Measurement.id).where(Measurement.state == "ASKED")).all()
 
 
 def test_quantities_are_read_as_people_write_them():

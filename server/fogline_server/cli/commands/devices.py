@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +24,14 @@ _COLUMNS = (
     ("runs", lambda d: d["active_digest"][:12] or None),
     ("seen", show.when("last_seen_at")),
 )
+
+
+def _drift(device: dict[str, Any]) -> str | None:
+    """The features with the largest indices; the others are in the JSON."""
+    if device["drift"] is None:
+        return None
+    largest = sorted(device["drift"]["psi"].items(), key=lambda pair: -pair[1])[:3]
+    return f"{', '.join(f'{name} {psi:.2f}' for name, psi in largest)} over {device['drift']['inputs']} inputs"
 
 
 @devices.command("list")
@@ -54,6 +62,8 @@ def show_device(context: typer.Context, device: str, *, as_json: AsJson = False)
         *_COLUMNS,
         *((name.replace("_", " "), name) for name in more),
         ("trained", show.when("last_trained_at")),
+        ("drift", _drift),
+        ("drifting", show.when("drifting_since")),
     )
     return show.record(item, fields)
 

@@ -63,10 +63,17 @@ def measure(
     asked = connection.post(path, body)["items"]
     if not wait:
         return show.json_out(asked) if as_json else _list(asked)
-    groups = {(each["device_class"], each["variant"]) for each in asked}
-    answer = follow.wait(connection, path, lambda page: _standing(page, groups), title=f"measurement of {release}")
-    classes = _of(answer, groups)
+    classes = wait_for(connection, release, asked)
     return show.json_out(classes) if as_json else show.table(classes, CLASSES, empty="")
+
+
+def wait_for(connection: Api, release: str, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The classes and variants of these measurements once all have ended; raises CliError if no device has measured anything."""
+    path = f"/v1/releases/{release}/measurements"
+    groups = {(each["device_class"], each["variant"]) for each in asked}
+    return _of(
+        follow.wait(connection, path, lambda page: _standing(page, groups), title=f"measurement of {release}"), groups
+    )
 
 
 def list_measurements(context: typer.Context, release: str, *, limit: Limit = 50, as_json: AsJson = False) -> None:

@@ -16,6 +16,7 @@ from fogline_server.cli.commands import measurements
 from fogline_server.cli.exits import Exit
 from fogline_server.cli.exporting import export
 from fogline_server.cli.options import AsJson, Limit, Wait, api, group, pairs
+from fogline_server.cli.picked import check_pick, show_pick
 from fogline_shared.errors import InvalidInput
 
 app = group("Model versions.")
@@ -67,16 +68,6 @@ _MEASURED = (
     ("delta", lambda m: f"{m['delta_bytes']:,} bytes, 1/{m['zstd_bytes'] / m['delta_bytes']:.1f} of zstd 19"),
     ("apply", lambda m: f"{m['apply_s'] * 1e3:.2f} ms; copy and hash {m['copy_s'] * 1e3:.2f} ms"),
     ("peak memory", lambda m: None if m["peak_bytes"] is None else f"{m['peak_bytes'] / 1024:,.0f} KiB more"),
-)
-
-_PICK = (
-    ("variant", "name"),
-    ("accuracy", lambda v: f"{v['accuracy']:.1%}"),
-    ("worst class", lambda v: f"{v['worst_class']:.1%}"),
-    ("bytes sent", "size"),
-    ("p50 µs", "p50_us"),
-    ("beaten by none", lambda v: "yes" if v["front"] else "no"),
-    ("out because", lambda v: "; ".join(v["refused"])),
 )
 
 
@@ -256,14 +247,8 @@ def pick(
     if as_json:
         show.json_out(answer)
     else:
-        show.table(answer["variants"], _PICK, empty="no variants")
-        for name in (each["name"] for each in answer["variants"] if each["p50_us"] is None):
-            show.note(f"no device of class {device_class} has measured {name}")
-        for name, reason in answer["left_out"].items():
-            show.note(f"{name} was left out of the release: {reason}")
-        show.note(answer["sentence"])
-    if answer["taken"] is None:
-        raise CliError(Exit.FAILED, "nothing_fits", answer["sentence"])
+        show_pick(answer, device_class)
+    check_pick(answer)
 
 
 @app.command("verify")

@@ -7,9 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from fogline_server.cli import follow, show
-from fogline_server.cli.api import CliError
+from fogline_server.cli.api import Api, CliError
+from fogline_server.cli.commands import measurements
 from fogline_server.cli.exits import Exit
 from fogline_server.cli.options import AsJson, Limit, Wait, api, group
+from fogline_server.cli.picked import check_pick, show_pick
 from fogline_server.cli.quantities import bytes_of, microseconds_of, share_of
 
 app = group("Searches that `fogline compress` has started.")
@@ -83,6 +85,13 @@ def compress(
     max_worst_class_drop: Annotated[
         str | None, typer.Option(help="The same of the worst class; default: the release's.")
     ] = None,
+    device_class: Annotated[
+        str | None,
+        typer.Option(
+            "--class",
+            help="Have online devices of this class measure the release of --name; --max-p50 is theirs then.",
+        ),
+    ] = None,
     chain: Annotated[
         list[str] | None,
         typer.Option(
@@ -97,10 +106,13 @@ def compress(
 ) -> None:
     """Search the compressed forms of a release's student for the best within limits; prints the search's id.
 
-    With --wait it ends when the search has, and the release of --name; with exit 7 if none is within the limits.
+    With --wait it ends when the search has, the release of --name, and the devices of --class; with exit 7 if no form is
+    within the limits.
     """
     from fogline_server.compression.chain import Chain
 
+    if device_class is not None and not (name and wait):
+        raise CliError(Exit.INVALID, "invalid_option", "--class needs --name and --wait: devices measure a release")
     limits = {
         "max_bytes": bytes_of(max_bytes, "--max-bytes"),
         "max_p50_us": microseconds_of(max_p50, "--max-p50"),
@@ -110,7 +122,8 @@ def compress(
     body = {
         "release": release,
         "name": name,
-        "limits": limits,
+        # What is too slow here may be fast enough on a device of the class, which only it can tell.
+        "limits": {**limits, "max_p50_us": None} if device_class else limits,
         "chains": [Chain.parse(text).as_json() for text in chain or ()],
         "steps": steps,
         "seed": seed,
@@ -122,11 +135,29 @@ def compress(
         search = follow.wait(connection, path, follow.job, title=f"search {search['id']}")
         if made := (search["result"] or {}).get("release"):
             follow.wait(connection, f"/v1/releases/{made['id']}", follow.release, title=f"release {made['name']}")
-    show.identified(search, as_json=as_json)
-    if search["result"] is not None:
-        show.note(search["result"]["sentence"])
-        if search["pick"] is None:
-            raise CliError(Exit.FAILED, "nothing_fits", search["result"]["sentence"])
+    on_devices = None
+    if device_class is not None and search["pick"] is not None:
+        on_devices = _pick_on_devices(connection, search["result"]["release"]["name"], device_class, limits)
+    if as_json:
+        show.json_out(search if on_devices is None else {"search": search, "pick": on_devices})
+    else:
+        show.identified(search, as_json=False)
+        if search["result"] is not None:
+            show.note(search["result"]["sentence"])
+        if on_devices is not None:
+            show_pick(on_devices, device_class)
+    if search["result"] is not None and search["pick"] is None:
+        raise CliError(Exit.FAILED, "nothing_fits", search["result"]["sentence"])
+    if on_devices is not None:
+        check_pick(on_devices)
+
+
+def _pick_on_devices(connection: Api, release: str, device_class: str, limits: dict[str, Any]) -> dict[str, Any]:
+    """Have devices measure the release; which variant is theirs."""
+    asked = connection.post(f"/v1/releases/{release}/measurements", {"device_class": device_class})["items"]
+    measurements.wait_for(connection, release, asked)
+    fixed = {name: limits[name] for name in ("max_bytes", "max_p50_us", "max_drop")}
+    return connection.get(f"/v1/releases/{release}/pick", **fixed, device_class=device_class)
 
 
 @app.command("list")
