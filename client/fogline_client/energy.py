@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 _SYS = Path("/sys/class")
 
 
@@ -38,7 +40,10 @@ class Meter:
     def joules(self) -> float:
         """Since the meter was made. A battery is read as its mean power since the last look."""
         if self._ends:
-            now = self._rapl()
+            try:
+                now = self._rapl()
+            except OSError:  # not for us any more
+                return self._joules
             for name, value in now.items():
                 used = value - self._last[name]
                 self._joules += (used if used >= 0 else used + self._ends[name]) / 1e6
@@ -54,6 +59,23 @@ class Meter:
 
     def _rapl(self) -> Mapping[str, int]:
         return {name: int((self._sys / "powercap" / name / "energy_uj").read_text()) for name in self._ends}
+
+
+def exposition(meter: Meter) -> str:
+    """What this process and the machine used, for Prometheus; without joules where no counter tells them."""
+    lines = [
+        "# TYPE process_cpu_seconds_total counter",
+        f"process_cpu_seconds_total {time.process_time():.3f}",
+        "# TYPE process_resident_memory_bytes gauge",
+        f"process_resident_memory_bytes {psutil.Process().memory_info().rss}",
+    ]
+    # A battery's power between two looks is a guess that may be minutes old; a counter is none.
+    if meter.source == "rapl":
+        lines += [
+            "# TYPE fogline_machine_joules_total counter",
+            f"fogline_machine_joules_total {meter.joules():.3f}",
+        ]
+    return "\n".join([*lines, ""])
 
 
 def measure(

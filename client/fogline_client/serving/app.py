@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from fogline_client.energy import Meter, exposition
 from fogline_client.inference.model import LoadedModel
 from fogline_client.inference.predictor import Predictor
 from fogline_client.serving import protocol, tensors
@@ -50,6 +51,7 @@ class InferenceApp:
     def __init__(self, predictor: Predictor, scheduler: Scheduler) -> None:
         self._predictor = predictor
         self._scheduler = scheduler
+        self._meter = Meter()
         self.connections: Callable[[], int] = lambda: 0
 
     def check(self, head: Head) -> None:
@@ -105,7 +107,7 @@ class InferenceApp:
     def _plain_route(self, path: str) -> Response:
         if path == "/metrics":
             text = self._scheduler.counts.text(waiting=self._scheduler.waiting, connections=self.connections())
-            return Response(body=text.encode(), headers={"content-type": _METRICS})
+            return Response(body=(text + exposition(self._meter)).encode(), headers={"content-type": _METRICS})
         if path == "/v2/health/live":
             return _json({"live": True})
         if path == "/v2/health/ready":

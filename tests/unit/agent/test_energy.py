@@ -11,7 +11,7 @@ from lone_device import LoneDevice
 from typer.testing import CliRunner
 
 from fogline_client.cli import app
-from fogline_client.energy import Meter, measure
+from fogline_client.energy import Meter, exposition, measure
 from fogline_server.devices.authority import CertificateAuthority
 
 
@@ -75,6 +75,22 @@ def test_what_the_idle_machine_takes_is_taken_off(tmp_path: Path) -> None:
     )
     assert cost.source == "rapl"
     assert cost.joules == pytest.approx(2.0, rel=1e-3), "2 mJ each"
+
+
+def test_what_prometheus_reads(tmp_path: Path) -> None:
+    none = exposition(Meter(tmp_path))
+    assert float(value(none, "process_cpu_seconds_total")) > 0
+    assert int(value(none, "process_resident_memory_bytes")) > 1 << 20
+    assert "joules" not in none, "not told where they are not known"
+    counter = package(tmp_path)
+    meter = Meter(tmp_path)
+    counter.write_text("250000")
+    assert value(exposition(meter), "fogline_machine_joules_total") == "0.250"
+
+
+def value(text: str, name: str) -> str:
+    (found,) = [line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")]
+    return found
 
 
 def test_without_a_counter_only_processor_time_is_told(tmp_path: Path) -> None:
