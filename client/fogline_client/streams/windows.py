@@ -4,7 +4,7 @@ The grid is absolute: instant ``i`` is ``i / rate_hz`` seconds, and windows begi
 the same windows whenever one begins to listen. Time is the samples' own; the only clock that is read is theirs.
 
 A sample is *settled* once nothing that is ``reorder_s`` later can come before it. A window is cut when every sensor has
-settled a sample at or after its last instant, or when the streams are ``wait_s`` past it. ``wait_s`` is at least every
+settled a sample at or after its last instant, or when the streams are more than ``wait_s`` past it. ``wait_s`` is at least every
 ``max_gap_s``, so samples that come later could not have changed it: the windows are those of an offline computation.
 """
 
@@ -144,8 +144,10 @@ class Fuser:
             return []
         self._tracks[name].put(time, values, arrived)
         self._seen = max(self._seen, time)
-        self._settle(self._seen - self._spec.reorder_s)
-        return self._cut_all(self._seen - self._spec.reorder_s - self._wait_s)
+        settled = self._seen - self._spec.reorder_s
+        self._settle(settled)
+        # A sample that is still to come may be at ``settled``, and just near enough: rounding must not decide against it.
+        return self._cut_all(settled - self._wait_s - 4 * math.ulp(self._seen))
 
     def flush(self) -> list[Frame]:
         """The streams have ended: the windows up to the last sample."""

@@ -111,6 +111,18 @@ def test_a_missing_sensor_skips_windows_or_is_held_up_to_an_age(hold_s):
     assert counted(each.skipped) == {"b": 3 if hold_s else 4}
 
 
+def test_a_window_waits_for_a_sample_that_is_just_near_enough():
+    """At the end of the wait to the last bit: 0.5 is 0.1 after 0.4, and another sensor's 0.5 comes first."""
+    each = fuser(
+        Sensor(name="a", channels=1, fusion="hold", hold_s=9.0),
+        Sensor(name="b", channels=1, fusion="nearest", max_gap_s=0.1),
+        length=1,
+        hop=4,
+    )
+    assert push(each, (0.0, 1), (0.5, 2)) == []
+    assert push(each, (0.5, 3), name="b") == [(0.4, [1, 3])]
+
+
 def test_what_has_no_room_goes_oldest_first():
     each = fuser(Sensor(name="a", channels=1), Sensor(name="b", channels=1), max_samples=4, wait_s=100.0)
     push(each, *[(i / 10, i) for i in range(10)])
