@@ -32,9 +32,11 @@ SECTION_OF_CALL = {
     "Problem": "VERIFICATION",
     "Reason": "ELIGIBILITY",
     "Finding": "DOCTOR",
+    # Raised, or told to the coordinator, with what the watchdog found.
+    "Alarm": "CORRUPT",
 }
 # Where the code stands among a call's positional arguments, if not first; None: it is only given by name.
-_POSITION = {"CliError": 1, "problem": 1, "replace": None, "Update": None, "_late": None}
+_POSITION = {"Alarm": 1, "CliError": 1, "problem": 1, "replace": None, "Update": None, "_late": None}
 PLUGINS = ("codec", "engine", "fusion", "gate", "method", "recipe", "sink", "source", "stage", "strategy")
 GATES = (
     *("int8_accuracy_drop", "int8_disagreement", "variant_accuracy_drop", "variant_disagreement"),
@@ -82,6 +84,7 @@ COMPUTED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("client/fogline_client/doctor/packages.py", "error.code"): (),
     ("client/fogline_client/doctor/process.py", "error.code"): (),
     ("client/fogline_client/doctor/trust.py", "error.code"): (),
+    ("client/fogline_client/newcomer.py", "self._alarm.code"): (),
     ("client/fogline_client/durable.py", "code"): (
         "bad_config",
         "bad_identity",

@@ -45,6 +45,7 @@ from fogline_client.telemetry.spool import Spool
 from fogline_client.training.host import host_of
 from fogline_client.trust.check import TufTrust
 from fogline_client.updater import Updater, UpdaterParts
+from fogline_client.watchdog.watchdog import Watchdog
 from fogline_shared import __version__
 from fogline_shared.backoff import full_jitter
 from fogline_shared.errors import Conflict, FoglineError
@@ -127,7 +128,7 @@ class Agent:
                 fetch=fetch,
                 trust=trust,
                 tell=self._tell,
-                health=self._recorder.health,
+                watchdog=Watchdog(self._predictor, config.watchdog),
                 incoming=state.incoming,
                 waits=self._waits,
             )
@@ -212,6 +213,7 @@ class Agent:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+            await asyncio.to_thread(self._updater.stop)
             await self._close()
 
     async def _close(self) -> None:

@@ -33,6 +33,7 @@ from fogline_client.serving.options import ServingOptions
 from fogline_client.stream_command import ring, stream
 from fogline_client.terminal import DEFAULT_STATE, JsonOption, StateOption, failures, say
 from fogline_client.unit_command import unit
+from fogline_client.watchdog.limits import WatchdogLimits
 from fogline_shared.errors import Conflict, InvalidInput, Unavailable
 
 app = typer.Typer(name="fogline-agent", help="A Fogline device.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -47,6 +48,14 @@ ServingSettings = Annotated[
         "--serving",
         envvar="FOGLINE_AGENT_SERVING",
         help="name=value of the local endpoint, for example grpc_port=8481 or deadline_ms=50 (docs/serving.md); repeat it",
+    ),
+]
+WatchdogSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--watchdog",
+        envvar="FOGLINE_AGENT_WATCHDOG",
+        help="name=value of when to go back to the model before, for example hang_s=5 (docs/swaps.md); repeat it",
     ),
 ]
 SourceOption = Annotated[str | None, typer.Option(help="where examples come from, for example replay")]
@@ -166,6 +175,7 @@ def run_agent(
     source_option: SourceOptions = None,
     engine: EngineOption = None,
     engine_option: EngineOptions = None,
+    watchdog: WatchdogSettings = None,
     attribute: Attributes = None,
     *,
     metered: Metered = None,
@@ -182,6 +192,8 @@ def run_agent(
         overrides = _overrides(recipe, option, port, socket_path, serving, source, source_option, attribute)
         overrides |= _engine(engine, engine_option)
         overrides |= _will(metered=metered, consent=consent, personalise=personalise, local_epsilon=local_epsilon)
+        if watchdog:
+            overrides["watchdog"] = WatchdogLimits.from_json(settings.facts(watchdog))
         settings.require(state.config)
         with only_agent(state.lock):
             state_format.bring_up(state)

@@ -11,6 +11,7 @@ from typing import Any
 from fogline_client import durable
 from fogline_client.serving.options import ServingOptions
 from fogline_client.trust.layout import TrustDir
+from fogline_client.watchdog.limits import WatchdogLimits
 from fogline_shared.checks import finite, number
 from fogline_shared.enrollment import check_device_name
 from fogline_shared.errors import Corrupt, FoglineError, InvalidInput
@@ -41,6 +42,7 @@ class AgentConfig:
     # What runs the models, a module of inference/engines; empty: the default one.
     engine: str = ""
     engine_options: Mapping[str, Scalar] = field(default_factory=dict)
+    watchdog: WatchdogLimits = field(default_factory=WatchdogLimits)
     # Whether the network costs by the byte.
     metered: bool = False
     # Whether the owner lets this device train; None: nobody has asked.
@@ -160,7 +162,8 @@ def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> AgentConf
     raw = durable.read_json(path, code="bad_config")
     try:
         serving = ServingOptions.from_json(raw.get("serving", {}))
-        return AgentConfig(**{**raw, "serving": serving, **(overrides or {})})
+        watchdog = WatchdogLimits.from_json(raw.get("watchdog", {}))
+        return AgentConfig(**{**raw, "serving": serving, "watchdog": watchdog, **(overrides or {})})
     except (TypeError, AttributeError) as error:  # AttributeError: the file is JSON, but no object
         raise Corrupt("bad_config", f"{path}: {error}", path=str(path)) from error
 

@@ -52,9 +52,14 @@ def started(attempt: Attempt) -> bool:
     return attempt.step in (Step.ACTIVATING, Step.PROBATION)
 
 
-def in_crash_loop(attempt: Attempt) -> bool:
-    """Whether to stop trying."""
-    return attempt.starts > MAX_STARTS
+def in_crash_loop(starts: int) -> bool:
+    """Whether to stop trying, at this start."""
+    return starts > MAX_STARTS
+
+
+def served_here(ledger: Ledger, desired: DesiredState) -> bool:
+    """Whether the model is the one that served before the one that serves: the coordinator goes back by itself."""
+    return ledger.watch is not None and ledger.watch.previous.digest == desired.artifact_digest
 
 
 def unfit(before: Health, now: Health) -> str:

@@ -1,6 +1,7 @@
 """What the agent is about to do, on disk before it does it (write-ahead, as in Mender's state machine).
 
-One JSON file. ``settled`` is the highest generation that came to an end, well or badly; ``attempt`` is the one under way.
+One JSON file. ``settled`` is the highest generation that came to an end, well or badly; ``attempt`` is the one under way;
+``watch`` is the model that was last taken into service, and what the device goes back to if it fails.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import structlog
 
 from fogline_client import durable
 from fogline_client.slots import Pointer
+from fogline_client.watchdog.alarm import Alarm
 from fogline_shared.errors import Corrupt
 from fogline_shared.protocol import DesiredState
 
@@ -36,17 +38,33 @@ class Attempt:
     """One move towards a desired state.
 
     ``previous``: what a revert returns to. ``starts``: how often the process started within this attempt since the
-    foreign model was first loaded; a crash loop is seen by it.
+    foreign model was first loaded, and did not end in good order; a crash loop is seen by it. ``known``: the model served
+    here before, so that its being unlike the one that serves now is no fault.
     """
 
     desired: DesiredState
     step: Step
     previous: Pointer | None = None
     starts: int = 0
+    known: bool = False
 
     def at(self, step: Step) -> Attempt:
         """The same attempt, one step on."""
         return replace(self, step=step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """A model that passed its probation, and what served before it. ``starts``: as in :class:`Attempt`, of late.
+
+    ``over``: it has proved itself, or its forerunner is not there any more. ``alarm``: the device is going back, and why.
+    """
+
+    desired: DesiredState
+    previous: Pointer
+    starts: int = 0
+    over: bool = False
+    alarm: Alarm | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +73,7 @@ class Ledger:
 
     settled: int = 0
     attempt: Attempt | None = None
+    watch: Watch | None = None
 
 
 class Journal:
@@ -80,7 +99,15 @@ class Journal:
 
     def settle(self, generation: int) -> None:
         """Record that a generation came to its end. In memory in any case."""
-        self._write_in_any_case(Ledger(settled=max(generation, self.ledger.settled)))
+        settled = max(generation, self.ledger.settled)
+        self._write_in_any_case(replace(self.ledger, settled=settled, attempt=None))
+
+    def watch(self, watch: Watch | None) -> None:
+        """Record what is watched; with the end of its attempt, if that is under way. In memory in any case."""
+        ledger, attempt = replace(self.ledger, watch=watch), self.ledger.attempt
+        if watch is not None and attempt is not None and watch.desired.generation == attempt.desired.generation:
+            ledger = replace(ledger, settled=max(attempt.desired.generation, ledger.settled), attempt=None)
+        self._write_in_any_case(ledger)
 
     def forget(self) -> None:
         """Start anew, so that the next sync brings the device to its desired state again. In memory in any case."""
@@ -99,9 +126,13 @@ def read_ledger(path: Path) -> Ledger:
     if raw is None:
         return Ledger()
     try:
-        attempt = raw["attempt"]
-        return Ledger(settled=int(raw["settled"]), attempt=None if attempt is None else _attempt_from(attempt))
-    except (TypeError, KeyError, ValueError) as error:
+        attempt, watch = raw["attempt"], raw.get("watch")
+        return Ledger(
+            settled=int(raw["settled"]),
+            attempt=None if attempt is None else _attempt_from(attempt),
+            watch=None if watch is None else _watch_from(watch),
+        )
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise Corrupt("bad_journal", f"the journal lacks a field or has a wrong one: {error}") from error
 
 
@@ -112,4 +143,16 @@ def _attempt_from(raw: Mapping[str, Any]) -> Attempt:
         step=Step(raw["step"]),
         previous=None if previous is None else Pointer(**previous),
         starts=int(raw["starts"]),
+        known=bool(raw.get("known", False)),
+    )
+
+
+def _watch_from(raw: Mapping[str, Any]) -> Watch:
+    desired, previous, alarm = DesiredState(**raw["desired"]), Pointer(**raw["previous"]), raw["alarm"]
+    return Watch(
+        desired=desired,
+        previous=previous,
+        starts=int(raw["starts"]),
+        over=bool(raw["over"]),
+        alarm=None if alarm is None else Alarm(*alarm),
     )

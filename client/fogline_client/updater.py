@@ -2,7 +2,8 @@
 
 ``decisions`` says what to do, this module does it. Each step is journaled before it is taken and may be taken again after a
 power cut. Nothing here can stop the model that serves: a candidate replaces it only after it was downloaded, hashed,
-loaded and has given the answers it is known to give.
+loaded and has given the answers it is known to give. From then on a watchdog can go back at any time (``watchdog``); what it
+did in memory is made so on disk, and told, here.
 """
 
 from __future__ import annotations
@@ -13,16 +14,17 @@ import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
 
 import structlog
 
-from fogline_client import decisions, durable
+from fogline_client import decisions
+from fogline_client.active import Active, Runtime
 from fogline_client.decisions import Move
 from fogline_client.journal import Attempt, Journal, Step
-from fogline_client.slots import NAMES, Pointer, Slots
-from fogline_client.telemetry.recorder import Health
+from fogline_client.newcomer import Newcomer, Tell
+from fogline_client.slots import Pointer, Slots
 from fogline_client.trust.check import Trust
+from fogline_client.watchdog.watchdog import Watchdog
 from fogline_shared.errors import Corrupt, FoglineError
 from fogline_shared.protocol import DesiredState
 from fogline_shared.states import AssignmentState
@@ -30,25 +32,16 @@ from fogline_shared.states import AssignmentState
 log = structlog.get_logger()
 
 
-class Runtime(Protocol):
-    """What serves predictions (``fogline_client.inference.predictor.Predictor``)."""
-
-    def load(self, path: Path) -> Any:
-        """Open and check a model without serving it; raises Corrupt."""
-
-    def swap(self, model: Any | None) -> Any | None:
-        """Serve it from the next request on; None: serve nothing."""
-
-
 Fetch = Callable[[str, int, Path], Awaitable[None]]
 """``(digest, size, target)``: bring a verified blob to ``target``; may resume, may wait for the network."""
-
-Tell = Callable[[DesiredState, AssignmentState, str, str], None]
-"""``(desired, state, code, message)``: report durably; callable from any thread."""
 
 
 class _NewerDesired(Exception):
     """A newer generation arrived while waiting."""
+
+
+class _Alarmed(Exception):
+    """The watchdog went back while something was waited for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +54,9 @@ class UpdaterParts:
     fetch: Fetch
     trust: Trust
     tell: Tell
-    health: Callable[[str], Health]
+    watchdog: Watchdog
     incoming: Path
     waits: Callable[[], Iterator[float]]
-    probation_poll_s: float = 0.1
 
 
 class Updater:
@@ -74,8 +66,8 @@ class Updater:
         self._p = parts
         self._newest: DesiredState | None = None
         self._news = asyncio.Event()
-        # Loaded models by digest, so that going back needs no disk; only the active one and the one before.
-        self._models: dict[str, Any] = {}
+        self._active = Active(parts.slots, parts.runtime, parts.watchdog)
+        self._newcomer = Newcomer(parts.journal, self._active, parts.watchdog, parts.tell)
 
     @property
     def journal(self) -> Journal:
@@ -84,7 +76,7 @@ class Updater:
 
     def active_digest(self) -> str:
         """What the pointer names, or an empty string."""
-        pointer = self._pointer()
+        pointer = self._active.pointer()
         return pointer.digest if pointer else ""
 
     def want(self, desired: DesiredState) -> None:
@@ -96,37 +88,55 @@ class Updater:
 
     def resume(self) -> None:
         """First act of a process: count the start, end a crash loop, and serve the active model. Blocking."""
-        attempt = self._p.journal.ledger.attempt
-        if attempt is not None and attempt.step is not Step.DOWNLOADING:
-            attempt = replace(attempt, starts=attempt.starts + 1)
-            self._journal(attempt)
-            if decisions.in_crash_loop(attempt):
-                self._give_up(attempt, "crash_loop", f"the process started {attempt.starts} times without finishing")
+        self._count_start()
+        ledger = self._p.journal.ledger
+        attempt, watch = ledger.attempt, ledger.watch
         try:
             pointer = self._p.slots.active()
-            if pointer is not None:
-                self._serve(pointer)
+            if pointer is None:
+                return
+            if attempt is not None and decisions.started(attempt) and pointer.digest == attempt.desired.artifact_digest:
+                self._active.serve_watched(pointer, attempt.previous, compare=not attempt.known)
+            elif watch is not None and not watch.over and pointer.digest == watch.desired.artifact_digest:
+                self._active.serve_watched(pointer, watch.previous, compare=True)
+            else:
+                self._active.serve(pointer)
         except (FoglineError, OSError) as error:
             code, message = _described(error)
             log.warning("active model does not load", code=code, reason=message)
-            attempt = self._p.journal.ledger.attempt
             if attempt is not None and decisions.started(attempt):
                 self._give_up(attempt, code, message)
             else:
                 self._fall_back()
 
+    def stop(self) -> None:
+        """Last act of a process that ends in good order: this start did not end in a crash. Blocking."""
+        self._p.watchdog.end()
+        self._newcomer.heed()
+        attempt = self._p.journal.ledger.attempt
+        if attempt is not None and attempt.starts:
+            self._journal(replace(attempt, starts=0))
+        self._newcomer.forgive_start()
+
     async def run(self) -> None:
         """Carry on where the journal stands, then follow the desired state for ever."""
-        if self._p.journal.ledger.attempt is not None:
-            await self._carry_on(self._p.journal.ledger.attempt)
+        self._newcomer.attach(asyncio.get_running_loop())
+        if (attempt := self._p.journal.ledger.attempt) is not None:
+            if attempt.step is Step.DOWNLOADING:  # the start may have gone back since
+                attempt = replace(attempt, previous=self._active.pointer())
+            await self._carry_on(attempt)
         while True:
-            await self._news.wait()
-            self._news.clear()
-            if self._newest is not None:
-                await self._reach(self._newest)
+            try:
+                await self._unless_newer(asyncio.sleep(await asyncio.to_thread(self._newcomer.tend)))
+            except _Alarmed:
+                await asyncio.to_thread(self._newcomer.heed)
+            except _NewerDesired:
+                self._news.clear()
+                if self._newest is not None:
+                    await self._reach(self._newest)
 
     async def _reach(self, desired: DesiredState) -> None:
-        slots, journal, active = self._p.slots, self._p.journal, self._pointer()
+        slots, journal, active = self._p.slots, self._p.journal, self._active.pointer()
         spare_holds_it = await asyncio.to_thread(slots.holds, slots.spare(), desired.artifact_digest)
         move = decisions.choose(journal.ledger, desired, active=active, spare_holds_it=spare_holds_it)
         log.info("desired state", generation=desired.generation, digest=desired.artifact_digest, move=move)
@@ -134,32 +144,37 @@ class Updater:
             case Move.IGNORE:
                 return
             case Move.CLEAR:
-                self._p.runtime.swap(None)
-                slots.deactivate()
+                self._active.serve_nothing()
                 self._finish(desired, AssignmentState.SUCCEEDED)
             case Move.SETTLE:
                 self._finish(desired, AssignmentState.SUCCEEDED)
             case Move.REUSE:
-                await self._carry_on(Attempt(desired=desired, step=Step.VERIFYING, previous=active))
+                known = decisions.served_here(journal.ledger, desired)
+                await self._carry_on(Attempt(desired=desired, step=Step.VERIFYING, previous=active, known=known))
             case Move.DOWNLOAD:
                 await self._carry_on(Attempt(desired=desired, step=Step.DOWNLOADING, previous=active))
 
     async def _carry_on(self, attempt: Attempt) -> None:
         """Take the steps from ``attempt.step`` on, each journaled first, until the attempt ends one way or another."""
         step: Step | None = attempt.step
-        tries, waits = 0, self._p.waits()
+        tries, pause, waits = 0, 0.0, self._p.waits()
         try:
             while step is not None:
                 attempt = attempt.at(step)
                 try:
+                    if pause:
+                        await self._unless_newer(asyncio.sleep(pause))
+                        pause = 0.0
                     step, tries = await self._take(attempt), 0
+                except _Alarmed:
+                    attempt = await asyncio.to_thread(self._alarmed_during, attempt)
                 except FoglineError as error:
                     tries += 1
                     if decisions.started(attempt) or not decisions.may_retry(error, tries):
                         raise
                     log.warning("step failed, will retry", step=step, code=error.code, reason=error.message)
                     self._tell(attempt, AssignmentState.DOWNLOADING, error.code, error.message)
-                    await self._unless_newer(asyncio.sleep(next(waits)))
+                    pause = next(waits) or 1e-9
         except _NewerDesired:
             await asyncio.to_thread(self._withdraw, attempt)
         except (FoglineError, OSError) as error:
@@ -187,8 +202,8 @@ class Updater:
                 return Step.PROBATION
             case Step.PROBATION:
                 self._tell(attempt, AssignmentState.PROBATION)
-                await self._probation(attempt)
-                self._finish(attempt.desired, AssignmentState.SUCCEEDED)
+                await self._unless_newer(asyncio.sleep(attempt.desired.probation_s))
+                await asyncio.to_thread(self._succeed, attempt)
                 return None
 
     def _verify(self, attempt: Attempt) -> Step:
@@ -200,98 +215,84 @@ class Updater:
         if not staged and not downloaded.exists():
             return Step.DOWNLOADING
         try:
-            self._models[digest] = self._p.runtime.load(slots.path(spare) if staged else downloaded)
+            self._active.load(slots.path(spare) if staged else downloaded, digest)
         except Corrupt:
             downloaded.unlink(missing_ok=True)
             raise
+        self._newcomer.end_watch()
         if not staged:
             slots.stage(downloaded, digest)
         return Step.STAGED
 
     def _activate(self, attempt: Attempt) -> None:
         slots, digest = self._p.slots, attempt.desired.artifact_digest
-        pointer = self._pointer()
+        pointer = self._active.pointer()
         if pointer is None or pointer.digest != digest:
             pointer = Pointer(slot=slots.spare(), digest=digest)
             slots.activate(pointer)
-        self._serve(pointer)
+        self._active.serve_watched(pointer, attempt.previous, compare=not attempt.known)
 
-    async def _probation(self, attempt: Attempt) -> None:
-        digest = attempt.desired.artifact_digest
-        before = self._p.health(digest)
-        loop = asyncio.get_running_loop()
-        until = loop.time() + attempt.desired.probation_s
-        while (left := until - loop.time()) > 0:
-            await self._unless_newer(asyncio.sleep(min(left, self._p.probation_poll_s)))
-            if reason := decisions.unfit(before, self._p.health(digest)):
-                raise Corrupt("probation_failed", reason)
+    def _succeed(self, attempt: Attempt) -> None:
+        over = self._newcomer.may_not_be_watched(attempt)
+        if over:
+            self._p.watchdog.end()
+        self._newcomer.check()
+        self._p.tell(attempt.desired, AssignmentState.SUCCEEDED, "", "")
+        self._newcomer.take_over(attempt, over=over)
+        if self._p.journal.ledger.attempt is not None:
+            self._settle(attempt.desired.generation)
+        self._clean_up()
 
     def _give_up(self, attempt: Attempt, code: str, message: str) -> None:
         """End the attempt: back to the model before, when the candidate may have served."""
         log.warning("candidate refused", generation=attempt.desired.generation, code=code, reason=message)
         back = decisions.started(attempt)
         if back:
-            self._go_back(attempt)
+            self._newcomer.go_back(attempt.desired.artifact_digest, attempt.previous)
         state = AssignmentState.REVERTED if back else AssignmentState.REJECTED
         self._finish(attempt.desired, state, code, message)
 
     def _withdraw(self, attempt: Attempt) -> None:
         """Leave the attempt for a newer one. An unproven candidate steps down, unless nothing else could serve."""
         if decisions.started(attempt) and attempt.previous is not None:
-            self._go_back(attempt)
+            self._newcomer.go_back(attempt.desired.artifact_digest, attempt.previous)
         self._settle(attempt.desired.generation)
-
-    def _go_back(self, attempt: Attempt) -> None:
-        """Serve what served before. In memory first: a full disk must not keep a bad model serving."""
-        previous = attempt.previous
-        self._models.pop(attempt.desired.artifact_digest, None)
-        try:
-            if previous is None:
-                self._p.runtime.swap(None)
-                self._p.slots.deactivate()
-                self._p.slots.empty_spare()
-                return
-            self._serve(previous)
-            if self._pointer() != previous:
-                self._p.slots.activate(previous)
-            self._p.slots.empty_spare()
-        except (FoglineError, OSError) as error:
-            code, message = _described(error)
-            log.warning("going back was not complete", code=code, reason=message)
-            if code in {"slot_damaged", "bad_pointer"}:
-                self._fall_back()
 
     def _fall_back(self) -> None:
         """What should be active is damaged on disk: serve a slot that is sound, and ask for the desired state anew."""
-        slots = self._p.slots
-        slots.deactivate()
-        self._p.runtime.swap(None)
         with contextlib.suppress(FoglineError):
             self._p.journal.forget()
-        for slot in NAMES:
-            with contextlib.suppress(FoglineError, OSError):
-                pointer = Pointer(slot=slot, digest=durable.digest_of(slots.path(slot)))
-                self._serve(pointer)
-                slots.activate(pointer)
-                return
+        self._active.fall_back()
 
-    def _serve(self, pointer: Pointer) -> None:
-        model = self._models.get(pointer.digest)
-        if model is None:
-            if not self._p.slots.holds(pointer.slot, pointer.digest):
-                raise Corrupt("slot_damaged", f"slot {pointer.slot} does not hold {pointer.digest}")
-            model = self._p.runtime.load(self._p.slots.path(pointer.slot))
-        self._p.runtime.swap(model)
-        self._models[pointer.digest] = model
+    def _alarmed_during(self, attempt: Attempt) -> Attempt:
+        """The attempt as it goes on after an alarm; raises Corrupt when that was about its own candidate."""
+        if decisions.started(attempt):
+            self._newcomer.check()
+            return attempt
+        self._newcomer.heed()
+        return replace(attempt, previous=self._active.pointer())
+
+    def _count_start(self) -> None:
+        """Count this start against the candidate, or the newcomer, and go back when there were too many."""
+        attempt = self._p.journal.ledger.attempt
+        if attempt is not None and attempt.step is not Step.DOWNLOADING:
+            attempt = replace(attempt, starts=attempt.starts + 1)
+            self._journal(attempt)
+            if decisions.in_crash_loop(attempt.starts):
+                self._give_up(attempt, "crash_loop", f"the process started {attempt.starts} times without finishing")
+        else:
+            self._newcomer.count_start()
 
     def _finish(self, desired: DesiredState, state: AssignmentState, code: str = "", message: str = "") -> None:
         """Report first, settle second: a power cut between them repeats the report, never loses it."""
         self._p.tell(desired, state, code, message)
         self._settle(desired.generation)
+        self._clean_up()
+
+    def _clean_up(self) -> None:
         # Nothing there is needed any more: it was staged, refused, or overtaken.
         shutil.rmtree(self._p.incoming, ignore_errors=True)
-        active = self.active_digest()
-        self._models = {digest: model for digest, model in self._models.items() if digest == active}
+        self._active.keep_warm(self.active_digest(), self._newcomer.before())
 
     def _settle(self, generation: int) -> None:
         try:
@@ -308,26 +309,22 @@ class Updater:
     def _tell(self, attempt: Attempt, state: AssignmentState, code: str = "", message: str = "") -> None:
         self._p.tell(attempt.desired, state, code, message)
 
-    def _pointer(self) -> Pointer | None:
-        try:
-            return self._p.slots.active()
-        except Corrupt as error:
-            log.warning("slot pointer unreadable", code=error.code, reason=error.message)
-            return None
-
     async def _unless_newer(self, work: Awaitable[None]) -> None:
-        """Await ``work``, but cancel it and raise when a newer desired state arrives."""
-        task, news = asyncio.ensure_future(work), asyncio.ensure_future(self._news.wait())
+        """Await ``work``, but cancel it and raise when the watchdog goes back, or a newer desired state arrives."""
+        tasks = [asyncio.ensure_future(each) for each in (work, self._newcomer.alarmed.wait(), self._news.wait())]
+        task, alarmed, _ = tasks
         try:
-            await asyncio.wait({task, news}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if alarmed.done():
+                raise _Alarmed
             if task.done():
                 await task
                 return
             raise _NewerDesired
         finally:
-            for pending in (task, news):
+            for pending in tasks:
                 pending.cancel()
-            await asyncio.gather(task, news, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _described(error: FoglineError | OSError) -> tuple[str, str]:

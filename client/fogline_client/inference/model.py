@@ -38,6 +38,8 @@ class LoadedModel:
         self._session = session
         self._bound = session.bind(self._shape, len(manifest.classes))
         self._bound_lock = threading.Lock()
+        # Bound runs cannot be told to end, at no price that every call should pay.
+        self.stoppable = False
         self.warm_us = self._warm_up()
 
     def predict(self, x: ArrayLike) -> Prediction:
@@ -50,7 +52,7 @@ class LoadedModel:
         if x.shape not in self._accepted:
             raise InvalidInput("bad_input", f"the input has shape {x.shape}, the model takes {self._shape}")
         # The bound buffers belong to whoever holds the lock; anyone else pays for a batch of one instead of waiting.
-        if not self._bound_lock.acquire(blocking=False):
+        if self.stoppable or not self._bound_lock.acquire(blocking=False):
             return self.predict_many(x.reshape(1, *self._shape))[0]
         try:
             try:
@@ -81,6 +83,10 @@ class LoadedModel:
         if logits.shape != (len(batch), len(self._classes)):
             raise Corrupt("inference_failed", f"the output has shape {logits.shape} for {len(batch)} examples")
         return [self._answer(row, example) for row, example in zip(logits, batch, strict=True)]
+
+    def stop(self) -> None:
+        """Never answer again; calls under way end with ``inference_failed`` where they are ``stoppable`` and the engine can."""
+        self._session.stop()
 
     def _answer(self, logits: NDArray[np.float32], x: NDArray[np.generic]) -> Prediction:
         label = int(logits.argmax())

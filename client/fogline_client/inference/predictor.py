@@ -11,15 +11,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import structlog
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fogline_client.inference.engines.base import Engine, load_engine
 from fogline_client.inference.follow import Follower
 from fogline_client.inference.model import LoadedModel, load_model
+from fogline_client.inference.trial import Trial
 from fogline_client.inference.values import Observation, Observer, Prediction
 from fogline_shared.errors import FoglineError, InvalidInput, Unavailable
 
@@ -33,6 +34,7 @@ class Predictor:
         self._engine = engine or load_engine()
         self._model: LoadedModel | None = None
         self._swapping = threading.Lock()
+        self._trial: Trial | None = None
         self._follower: Follower | None = None
         self.observe = observe
 
@@ -87,13 +89,17 @@ class Predictor:
             previous, self._model = self._model, model
         return previous
 
-    def swap_if(self, digest: str, model: LoadedModel) -> bool:
-        """Serve ``model`` if the artifact ``digest`` serves at this moment; returns whether it did."""
+    def swap_if(self, digest: str, model: LoadedModel | None) -> bool:
+        """Serve ``model`` (None: nothing) if the artifact ``digest`` serves at this moment; returns whether it did."""
         with self._swapping:
             serves = self.active_digest == digest
             if serves:
                 self._model = model
         return serves
+
+    def try_out(self, trial: Trial | None) -> None:
+        """Let a trial take part in the calls of its model: what that fails to answer, the model before answers; None: no more."""
+        self._trial = trial
 
     def predict(self, x: ArrayLike, *, truth: int | None = None) -> Prediction:
         """One example (*input_shape) in raw sensor units; ``truth``: its right label, for telemetry, when known.
@@ -102,6 +108,13 @@ class Predictor:
         ``inference_failed``.
         """
         model = self._serving([truth])
+        trial = self._trial
+        if trial is not None and trial.model.digest == model.digest:
+            x = np.asarray(x)
+            return trial.answer(x, lambda model: self._one(model, x, truth))
+        return self._one(model, x, truth)
+
+    def _one(self, model: LoadedModel, x: ArrayLike, truth: int | None) -> Prediction:
         started = time.perf_counter_ns()
         try:
             answer = model.predict(x)
@@ -122,6 +135,12 @@ class Predictor:
         if batch.ndim and len(truths) != len(batch):
             raise InvalidInput("bad_truth", f"{len(truths)} truths for {len(batch)} examples")
         model = self._serving(truths)
+        trial = self._trial
+        if trial is not None and trial.model.digest == model.digest:
+            return trial.answer(batch, lambda model: self._many(model, batch, truths))
+        return self._many(model, batch, truths)
+
+    def _many(self, model: LoadedModel, batch: NDArray[Any], truths: Sequence[int | None]) -> list[Prediction]:
         started = time.perf_counter_ns()
         try:
             answers = model.predict_many(batch)

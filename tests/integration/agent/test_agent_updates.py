@@ -6,25 +6,13 @@ import asyncio
 import json
 
 import numpy as np
-import onnx
 from agent_process import agent_cli, until
 from artifacts import artifact, example
+from poisoned import not_finite
 from sqlalchemy import func, select
 
 from fogline_server.telemetry.tables import Window
 from fogline_shared.states import AssignmentState
-
-
-def half_broken() -> bytes:
-    """Sound on zeros, so that it loads; NaN on every real example."""
-    model = onnx.load_from_string(artifact(nan=True))
-    for tensor in model.graph.initializer:
-        if tensor.name == "offset":
-            tensor.CopyFrom(onnx.numpy_helper.from_array(np.asarray(np.float32(-1.0)), "offset"))
-        elif tensor.name == "weights":
-            shape = tuple(tensor.dims)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(np.full(shape, -5.0, dtype=np.float32), "weights"))
-    return model.SerializeToString()
 
 
 async def test_agent_reaches_its_desired_state_serves_it_and_reports(enrolled, cloud, sqlite_database) -> None:
@@ -89,8 +77,8 @@ async def test_model_that_fails_in_probation_is_reverted_on_the_device(enrolled,
     agent.start()
     sound = cloud.publish(artifact())
     await cloud.ends(cloud.roll_out(agent.device_id, sound), AssignmentState.SUCCEEDED)
-    assignment = cloud.roll_out(agent.device_id, cloud.publish(half_broken()), probation_s=30)
-    assert await cloud.ends(assignment, AssignmentState.REVERTED) == "probation_failed"
+    assignment = cloud.roll_out(agent.device_id, cloud.publish(not_finite()), probation_s=30)
+    assert await cloud.ends(assignment, AssignmentState.REVERTED) == "model_not_finite"
     await agent.serves(sound.digest)
 
 

@@ -2,116 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from artifacts import artifact, example
 from disk import watched
+from poisoned import not_finite
+from updating_device import Device
 
 from fogline_client import durable
 from fogline_client.inference.predictor import Predictor
-from fogline_client.journal import Journal, Step
-from fogline_client.slots import Slots
-from fogline_client.telemetry.recorder import Health
-from fogline_client.updater import Updater, UpdaterParts
+from fogline_client.journal import Step
 from fogline_shared.errors import Corrupt, Exhausted, Unavailable
-from fogline_shared.protocol import DesiredState
-from fogline_shared.states import AssignmentState
 
 GOOD, NEXT, BAD = artifact(), artifact(shift=1), artifact(shift=1, known_label=1)
+POISONED = not_finite()
 
 
 class PowerCut(BaseException):
     """Everything in memory is gone."""
-
-
-class Device:
-    """What survives a power cut (a folder), and what the coordinator hears of it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.source = root.parent / "cloud"
-        for folder in (root, self.source):
-            folder.mkdir(parents=True, exist_ok=True)
-        self.told: list[tuple[int, str, str]] = []
-        self.faults: list[Exception] = []
-        self.finished: Callable[[], None] = lambda: None
-        self.boot()
-
-    def boot(self) -> None:
-        """Start the process anew."""
-        self.errors = 0
-        self.unsigned: set[str] = set()
-        self.predictor = Predictor()
-        self.updater = Updater(
-            UpdaterParts(
-                slots=Slots(self.root / "slots"),
-                journal=Journal(self.root / "journal.json"),
-                runtime=self.predictor,
-                fetch=self.fetch,
-                trust=self,
-                tell=self.tell,
-                health=lambda _: Health(predictions=self.errors, errors=self.errors),
-                incoming=self.root / "incoming",
-                waits=lambda: iter([0.0] * 100),
-                probation_poll_s=0.01,
-            )
-        )
-
-    def tell(self, desired: DesiredState, state: AssignmentState, code: str, _message: str) -> None:
-        self.told.append((desired.generation, str(state), code))
-        if state in {AssignmentState.SUCCEEDED, AssignmentState.REJECTED}:
-            self.finished()
-
-    async def check(self, desired: DesiredState) -> None:
-        """What is signed, and power cuts of the check itself, are tested beside the attacks."""
-        if desired.artifact_digest in self.unsigned:
-            raise Corrupt("target_not_listed", "nobody signed it")
-
-    async def fetch(self, digest: str, size: int, target: Path) -> None:
-        if self.faults:
-            raise self.faults.pop(0)
-        durable.make_folder(target.parent)
-        durable.write(target, (self.source / digest).read_bytes())
-        assert target.stat().st_size == size
-
-    def offer(self, generation: int, content: bytes, *, probation_s: float = 0.02) -> DesiredState:
-        path = self.source / "new"
-        path.write_bytes(content)
-        digest = durable.digest_of(path)
-        path.rename(self.source / digest)
-        return DesiredState(
-            generation=generation, artifact_digest=digest, artifact_size=len(content), probation_s=probation_s
-        )
-
-    async def run(self, *desired: DesiredState, until: int | None = None, whatever=lambda: None) -> None:
-        """One life of the process: resume, then converge until generation ``until`` is settled."""
-        self.updater.resume()
-        task = asyncio.create_task(self.updater.run())
-        for each in desired:
-            self.updater.want(each)
-            await asyncio.sleep(0)
-        goal = desired[-1].generation if until is None else until
-        async with asyncio.timeout(10):
-            while self.updater.journal.ledger.settled < goal:
-                whatever()
-                if task.done():
-                    await task
-                await asyncio.sleep(0.005)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    @property
-    def last(self) -> tuple[int, str, str]:
-        return self.told[-1]
-
-    def serves(self) -> str:
-        return self.predictor.active_digest
 
 
 @pytest.fixture
@@ -199,11 +111,8 @@ async def test_errors_in_probation_revert_at_once(device: Device) -> None:
     await device.run(device.offer(1, GOOD))
     device.told.clear()
 
-    def fail() -> None:
-        device.errors += (2, "PROBATION", "") in device.told
-
-    await device.run(device.offer(2, NEXT, probation_s=60), whatever=fail)
-    assert device.last == (2, "REVERTED", "probation_failed")
+    await device.run(device.offer(2, POISONED, probation_s=60), whatever=device.ask)
+    assert device.last == (2, "REVERTED", "model_not_finite")
     assert device.predictor.predict(example(0)).label == 0
 
 
@@ -285,11 +194,8 @@ async def test_crash_loop_while_loading_is_ended(device: Device) -> None:
 
 
 async def test_device_without_a_model_before_goes_back_to_none(device: Device) -> None:
-    def fail() -> None:
-        device.errors += (1, "PROBATION", "") in device.told
-
-    await device.run(device.offer(1, NEXT, probation_s=60), whatever=fail)
-    assert device.last == (1, "REVERTED", "probation_failed")
+    await device.run(device.offer(1, POISONED, probation_s=60), whatever=device.ask)
+    assert device.last == (1, "REVERTED", "model_not_finite")
     device.boot()
     device.updater.resume()
     assert device.serves() == ""

@@ -48,6 +48,9 @@ class EngineSession(Protocol):
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """The first output for a batch (n, *input_shape). Threads may call it at the same time."""
 
+    def stop(self) -> None:
+        """Make every ``run``, those under way too, end with an error; from any thread. For good."""
+
     def bind(self, input_shape: Sequence[int], width: int) -> BoundRun:
         """Preallocated buffers (1, *input_shape) and (1, width) for the first input and the first output."""
 

@@ -59,7 +59,12 @@ class OnnxRuntimeSession:
     """An EngineSession over ``onnxruntime.InferenceSession``."""
 
     def __init__(self, session: Any) -> None:
+        import onnxruntime as ort
+
         self._session = session
+        self._options = ort.RunOptions()
+        # A run that was told to end is no news.
+        self._options.log_severity_level = _LOG_FATAL
         self.metadata: Mapping[str, str] = dict(session.get_modelmeta().custom_metadata_map)
         self.inputs: Sequence[Port] = [_port(value) for value in session.get_inputs()]
         self.outputs: Sequence[Port] = [_port(value) for value in session.get_outputs()]
@@ -67,8 +72,12 @@ class OnnxRuntimeSession:
 
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """The first output for a batch."""
-        result: NDArray[np.float32] = self._session.run(self._output_names, {self.inputs[0].name: x})[0]
+        result: NDArray[np.float32] = self._session.run(self._output_names, {self.inputs[0].name: x}, self._options)[0]
         return result
+
+    def stop(self) -> None:
+        """The runtime looks at this between any two operators, also within a loop."""
+        self._options.terminate = True
 
     def bind(self, input_shape: Sequence[int], width: int) -> OnnxRuntimeBound:
         """Buffers for one example."""

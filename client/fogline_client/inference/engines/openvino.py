@@ -68,6 +68,8 @@ class OpenVinoSession:
     def __init__(self, compiled: Any, metadata: Mapping[str, str]) -> None:
         self._compiled = compiled
         self._of_thread = threading.local()
+        self._requests: list[Any] = []
+        self._stopped = False
         self.metadata = metadata
         self.inputs: Sequence[Port] = [_port(value) for value in compiled.inputs]
         self.outputs: Sequence[Port] = [_port(value) for value in compiled.outputs]
@@ -77,9 +79,18 @@ class OpenVinoSession:
         request = getattr(self._of_thread, "request", None)
         if request is None:
             request = self._of_thread.request = self._compiled.create_infer_request()
+            self._requests.append(request)
+        if self._stopped:
+            raise RuntimeError("this model was stopped")
         request.infer([x])
         result: NDArray[np.float32] = request.get_output_tensor(0).data.copy()
         return result
+
+    def stop(self) -> None:
+        """Cancel the requests; OpenVINO looks at it between operators."""
+        self._stopped = True
+        for request in self._requests:
+            request.cancel()
 
     def bind(self, input_shape: Sequence[int], width: int) -> OpenVinoBound:
         """Buffers for one example."""
