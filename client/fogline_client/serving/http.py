@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections import deque
 from functools import partial
-from typing import cast
+from typing import NamedTuple, cast
 from urllib.parse import unquote
 
 import httptools
@@ -19,6 +19,7 @@ import httptools
 from fogline_client.serving.arrivals import Arrivals
 from fogline_client.serving.exchange import Application, Head, Response, encoded
 from fogline_client.serving.options import ServingOptions
+from fogline_client.serving.refusals import Refusals
 from fogline_shared.errors import Exhausted, FoglineError, InvalidInput, Unavailable
 
 # Request line and headers together.
@@ -29,6 +30,10 @@ _LARGEST_READING = 4
 _SWEEP_S = 0.5
 # How long, and for how much of the largest body, a refused peer is listened to: it may not read before it has written.
 _LINGER_S = 2.0
+# A loop that reads so late has too much to do.
+_LATE_S = 0.002
+# Statuses of refusals that ask a peer to come back later.
+_COME_BACK = {429, 503}
 # Headers that say how a body comes; and what else somebody here reads.
 _FRAMING = (b"content-length", b"transfer-encoding")
 _KEPT = {*_FRAMING, b"content-encoding", b"inference-header-content-length", b"expect"}
@@ -43,6 +48,7 @@ class HttpServer:
         self.loop = asyncio.get_running_loop()
         self.reading_bytes = 0
         self.arrivals = Arrivals(self.loop)
+        self.refusals = Refusals()
         self._connections: dict[HttpConnection, None] = {}
         self._all_gone = asyncio.Event()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -99,6 +105,15 @@ class HttpServer:
         self._sweeper = self.loop.call_later(_SWEEP_S, self._sweep) if self._connections else None
 
 
+class _Asked(NamedTuple):
+    head: Head
+    body: bytes
+    keep_alive: bool
+    # When it can have arrived, by the monotonic clock; and whether it could have been read then.
+    earliest: float
+    unheard: bool
+
+
 class HttpConnection(asyncio.Protocol):
     """One peer. Requests are answered in their order, one at a time; no more than one is read ahead."""
 
@@ -108,9 +123,14 @@ class HttpConnection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._answering: asyncio.Future[Response] | None = None
         # Requests that came before their turn: no more than what was read in one go.
-        self._next: deque[tuple[Head, bytes, bool, float]] = deque()
+        self._next: deque[_Asked] = deque()
         self._lingering = self._last = self._stuck = False
         self._unread = 0
+        # Since when it has not been heard; a request that is there when it is heard again may have waited as long.
+        self._unheard_since: float | None = None
+        self._resting = False
+        # What was spent on a request that is not whole yet, and since when its latest part is looked at.
+        self._spent_s = self._read_at = 0.0
         # When patience ends; set whenever it is the peer's turn.
         self._deadline = 0.0
         self._start()
@@ -164,7 +184,11 @@ class HttpConnection(asyncio.Protocol):
         assert self._head is not None
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._release()
-        self._next.append((self._head, body, self._parser.should_keep_alive(), self._server.arrivals.earliest()))
+        earliest, unheard = self._server.arrivals.earliest(), self._unheard_since
+        keep_alive = self._parser.should_keep_alive()
+        self._next.append(
+            _Asked(self._head, body, keep_alive, earliest if unheard is None else unheard, unheard is not None)
+        )
         self._start()
 
     def _check_length(self, declared: bytes | None) -> None:
@@ -202,6 +226,7 @@ class HttpConnection(asyncio.Protocol):
         if self.silent:
             self._deadline = time.monotonic() + self._server.options.read_timeout_s
         self._head_bytes += len(data) if self._head is None else 0
+        self._read_at = time.monotonic()
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
@@ -209,6 +234,7 @@ class HttpConnection(asyncio.Protocol):
         if self._head is None and self._head_bytes > _MAX_HEAD:
             self._refuse(InvalidInput("bad_request", f"the request's head has more than {_MAX_HEAD} bytes"))
         self._proceed()
+        self._spent_s = self._spent_s + time.monotonic() - self._read_at if self._begun else 0.0
 
     def _has_body(self) -> bool:
         return any(name in self._headers for name in _FRAMING)
@@ -283,20 +309,42 @@ class HttpConnection(asyncio.Protocol):
     def _proceed(self) -> None:
         """Answer what has arrived, as long as answers are there at once."""
         while self._next and not (self._answering or self._stuck or self._transport.is_closing()):
-            head, body, keep_alive, earliest = self._next.popleft()
-            self._last = self._last or not keep_alive
-            age_s = time.monotonic() - earliest
-            answer = self._server.application.answer(head, body, age_s=age_s)
+            asked = self._next.popleft()
+            self._last = self._last or not asked.keep_alive
+            age_s = time.monotonic() - asked.earliest
+            answer = self._server.application.answer(asked.head, asked.body, age_s=age_s)
             if isinstance(answer, Response):
-                self._write(head, answer)
+                self._write(asked.head, answer)
+                if answer.status in _COME_BACK:
+                    self._refused(asked, age_s)
                 continue
             self._answering = answer
-            answer.add_done_callback(partial(self._answered, head))
+            answer.add_done_callback(partial(self._answered, asked.head))
         # Who has asked again already is heard later. Until then we listen, to hear a peer that hangs up.
-        if self._next or self._stuck:
+        if self._next or self._stuck or self._resting:
             self._transport.pause_reading()
         elif not self._transport.is_closing():
             self._transport.resume_reading()
+
+    def _refused(self, asked: _Asked, age_s: float) -> None:
+        """Not to hear it for a while, if refusals keep a late loop; but what it said meanwhile is no new offence."""
+        now = time.monotonic()
+        rest_s = self._server.refusals.rest_s(self._spent_s + now - self._read_at, now)
+        self._spent_s, self._read_at = 0.0, now
+        if rest_s and age_s > _LATE_S and not asked.unheard and not self._resting:
+            self._resting, self._unheard_since = True, now
+            self._server.loop.call_later(rest_s, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = False
+        self._proceed()
+        # What lies there is read in the loop's next turn.
+        loop = self._server.loop
+        loop.call_soon(loop.call_soon, self._heard)
+
+    def _heard(self) -> None:
+        if not self._resting:
+            self._unheard_since = None
 
     def _answered(self, head: Head, done: asyncio.Future[Response]) -> None:
         self._answering = None

@@ -8,8 +8,10 @@ from fogline_client.inference.model import LoadedModel
 
 # Smoothing of TCP's round-trip times (RFC 6298): mean and mean deviation, and so many deviations of margin.
 _MEAN_GAIN, _DEVIATION_GAIN, _DEVIATIONS = 1 / 8, 1 / 4, 4
-# After a second without a measurement half of what was worse than at loading is forgotten.
-_HALF_LIFE_S = 1.0
+# What one call may tell: so many times the mean.
+_MOST = 4.0
+# After so long without a measurement half of what was worse than at loading is forgotten.
+_HALF_LIFE_S = 0.3
 
 
 class Pace:
@@ -34,7 +36,8 @@ class Pace:
         """So many examples took so long."""
         if digest != self._digest:
             return
-        each = seconds / examples
+        # A call that was interrupted must not refuse all that follow; if calls stay slow, a few more say so.
+        each = min(seconds / examples, _MOST * self._mean)
         self._deviation += _DEVIATION_GAIN * (abs(each - self._mean) - self._deviation)
         self._mean += _MEAN_GAIN * (each - self._mean)
         self._seen_at = self._clock()

@@ -13,6 +13,8 @@ from artifacts import artifact
 from local_endpoint import Held, request, serving
 
 from fogline_client import Predictor
+from fogline_client.serving import http
+from fogline_client.serving.refusals import Refusals
 
 INFER = b"POST /v2/models/toy/infer HTTP/1.1\r\nhost: x\r\n"
 READY = b"GET /v2/health/ready HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -147,6 +149,27 @@ async def test_more_connections_than_may_be_at_work_are_refused(tmp_path):
         for reader, writer in working:
             assert (await answer(reader))[0] == 200
             writer.close()
+
+
+async def test_in_a_storm_who_was_refused_and_asks_again_at_once_is_heard_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(http, "_LATE_S", -1.0)
+    monkeypatch.setattr(Refusals, "rest_s", lambda *_: 0.2)
+    async with endpoint(tmp_path, kind=Held, queue=1, workers=1, batch=False) as served:
+        served.predictor.model.warm_us = 1e6
+        working = await peer(served, whole())
+        assert await asyncio.to_thread(served.predictor.begun.wait, 10)
+        waiting = await peer(served, whole())
+        reader, writer = await peer(served, whole())
+        assert await code(reader) == (429, "queue_full")
+        began = asyncio.get_running_loop().time()
+        writer.write(READY)
+        assert (await answer(reader))[0] == 200
+        assert asyncio.get_running_loop().time() - began >= 0.15
+        served.predictor.go.set()
+        for other, _ in (working, waiting):
+            assert (await answer(other))[0] == 200
+        writer.write(whole())
+        assert (await answer(reader))[0] == 200
 
 
 async def test_a_head_without_end_is_refused(tmp_path):

@@ -35,6 +35,12 @@ def test_it_follows_what_is_seen(pace):
     assert margin < 0.001
 
 
+def test_one_interrupted_call_says_little(pace):
+    pace.expect(LOADED, 1)
+    pace.saw("a", 1, 60.0)
+    assert sum(pace.expect(LOADED, 1)) < 0.06
+
+
 def test_a_bad_moment_is_forgotten_so_that_it_cannot_refuse_for_ever(pace, clock):
     pace.expect(LOADED, 1)
     for _ in range(20):
