@@ -175,6 +175,7 @@ def build_gateway(services: Services) -> GatewayServer:
     """The edge gateway over the coordinator's parts."""
     from fogline_server.gateway.parts import GatewayOptions
     from fogline_server.gateway.server import GatewayServer
+    from fogline_server.telemetry.drift import DriftLimit
 
     settings = services.settings
     return GatewayServer(
@@ -191,6 +192,7 @@ def build_gateway(services: Services) -> GatewayServer:
             certificate_days=settings.certificate_days,
             certificate_grace_days=settings.certificate_grace_days,
             telemetry_every_s=settings.telemetry_every_s,
+            drift=DriftLimit(psi=settings.drift_psi, reports=settings.drift_reports),
         ),
     )
 

@@ -49,6 +49,10 @@ class Settings(BaseSettings):
         description="how long after its end a device may still renew it; 0: it enrols again",
     )
     telemetry_every_s: float = Field(default=10.0, gt=0, description="length of a telemetry window")
+    drift_psi: float = Field(
+        default=0.25, gt=0, description="population stability index above which inputs have drifted"
+    )
+    drift_reports: int = Field(default=3, ge=1, description="reports in a row above it until a device is said to drift")
     trust_throwaway_keys: bool | None = Field(
         default=None,
         description="make root keys at the coordinator while there is no root of trust; default: only if standalone",

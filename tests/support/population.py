@@ -30,6 +30,7 @@ from fogline_server.rollouts.tables import Assignment, Stage
 from fogline_server.schedules.service import ScheduleSpec, create_schedule
 from fogline_server.search.model import SearchSpec
 from fogline_server.search.service import start_search
+from fogline_server.telemetry.drift import DriftLimit
 from fogline_server.telemetry.ingest import ingest
 from fogline_server.training.service import create_run
 from fogline_server.training.spec import RunSpec
@@ -231,5 +232,7 @@ def _telemetry(session, devices: list[Device], digest: str, now: datetime) -> No
             labelled=30,
             correct=27,
             class_counts=[10, 10, 10],
+            drift={"mean_0": 0.4, "spread_0": 0.01},
+            drift_inputs=240,
         )
-        ingest(session, device.id, window, now=now)
+        ingest(session, device.id, window, now=now, drift_limit=DriftLimit(reports=1))

@@ -43,6 +43,12 @@ class _Rows(Collector):
         yield GaugeMetricFamily(
             "fogline_devices_online", "Devices whose lease holds", value=self._session.scalar(online) or 0
         )
+        drifting = select(func.count()).select_from(Device).where(Device.drifting_since.is_not(None))
+        yield GaugeMetricFamily(
+            "fogline_devices_drifting",
+            "Devices whose inputs are not those of their release",
+            value=self._session.scalar(drifting) or 0,
+        )
         waiting = select(func.count()).select_from(Outbox)
         yield GaugeMetricFamily(
             "fogline_outbox_waiting", "Rings not yet sent to workers", value=self._session.scalar(waiting) or 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from sqlalchemy.orm import Session
@@ -13,6 +13,7 @@ from fogline_server.blobs.store import BlobStore
 from fogline_server.db.database import Database
 from fogline_server.devices.authority import CertificateAuthority
 from fogline_server.jobs.doorbell import Doorbell
+from fogline_server.telemetry.drift import DriftLimit
 
 T = TypeVar("T")
 
@@ -37,6 +38,7 @@ class GatewayOptions:
     # Uploads written at once; the rest wait, held back by HTTP/2 flow control.
     uploads: int = 16
     infer_per_minute: int = 60
+    drift: DriftLimit = field(default_factory=DriftLimit)
 
 
 @dataclass(frozen=True, kw_only=True)

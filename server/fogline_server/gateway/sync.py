@@ -18,6 +18,7 @@ from fogline_server.gateway.status import as_known
 from fogline_server.jobs.doorbell import EVENTS
 from fogline_server.rollouts import reports
 from fogline_server.telemetry import ingest
+from fogline_server.telemetry.drift import DriftLimit
 from fogline_shared.errors import ErrorKind, InvalidInput
 from fogline_shared.proto import edge_pb2 as pb
 from fogline_shared.protocol import INLINE_BYTES, Ack, DeviceFrame, Hello, Pace, Report, TelemetryWindow
@@ -91,7 +92,9 @@ class SyncStream:
             seq = _seq_of(message)
             try:
                 frame = device_frame_from_pb(message)
-                await self._parts.write(partial(_take, connection.device_id, frame), *_channels(frame))
+                await self._parts.write(
+                    partial(_take, connection.device_id, frame, self._parts.options.drift), *_channels(frame)
+                )
                 if isinstance(frame, Report):
                     # It may have changed what the device should run.
                     self._hub.mark([connection.device_id])
@@ -122,16 +125,17 @@ def _seq_of(message: pb.DeviceFrame) -> int | None:
 
 
 def _channels(frame: DeviceFrame) -> tuple[str, ...]:
-    return (EVENTS,) if isinstance(frame, Report) else ()
+    tells = isinstance(frame, Report) or (isinstance(frame, TelemetryWindow) and bool(frame.drift))
+    return (EVENTS,) if tells else ()
 
 
-def _take(device_id: str, frame: DeviceFrame, session: Session) -> None:
+def _take(device_id: str, frame: DeviceFrame, drift_limit: DriftLimit, session: Session) -> None:
     devices.require_admitted(session, device_id)
     match frame:
         case Report():
             reports.take(session, device_id, frame, now=utc_now())
         case TelemetryWindow():
-            ingest.ingest(session, device_id, frame, now=utc_now())
+            ingest.ingest(session, device_id, frame, now=utc_now(), drift_limit=drift_limit)
         case Hello():
             raise InvalidInput("malformed_frame", "a stream has one hello, its first frame")
         case _:

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
+from fogline_server.telemetry.drift import FleetDrift, of_fleet
 from fogline_server.telemetry.tables import Window
 from fogline_shared.sketch import Sketch, merge
 
@@ -101,6 +102,7 @@ class Summary:
     confidence_pct: Sketch
     class_counts: Sequence[int]
     dropped_windows: int
+    drift: FleetDrift | None
 
 
 def summary(
@@ -112,24 +114,25 @@ def summary(
     limit: int = 20_000,
 ) -> Summary:
     """Distributions of one artifact over its latest ``limit`` windows received after ``since``."""
-    query = select(Window.sketches, Window.dropped_windows).where(
+    query = select(Window.sketches, Window.dropped_windows, Window.device_id).where(
         Window.artifact_digest == digest, Window.received_at >= since
     )
     if devices is not None:
         query = query.where(Window.device_id.in_(devices))
     rows = session.execute(query.order_by(Window.id.desc()).limit(limit)).all()
     counts: list[int] = []
-    for sketches, _ in rows:
+    for sketches, _, _ in rows:
         theirs = sketches["class_counts"]
         counts += [0] * (len(theirs) - len(counts))
         for label, count in enumerate(theirs):
             counts[label] += count
     return Summary(
         evidence=evidence(session, digests=[digest], devices=devices, since=since),
-        latency_us=merge(_sketch(sketches["latency_us"]) for sketches, _ in rows),
-        confidence_pct=merge(_sketch(sketches["confidence_pct"]) for sketches, _ in rows),
+        latency_us=merge(_sketch(sketches["latency_us"]) for sketches, _, _ in rows),
+        confidence_pct=merge(_sketch(sketches["confidence_pct"]) for sketches, _, _ in rows),
         class_counts=counts,
-        dropped_windows=sum(dropped for _, dropped in rows),
+        dropped_windows=sum(dropped for _, dropped, _ in rows),
+        drift=of_fleet((device_id, sketches) for sketches, _, device_id in rows),
     )
 
 

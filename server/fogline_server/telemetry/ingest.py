@@ -8,6 +8,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from fogline_server.telemetry import drift
+from fogline_server.telemetry.drift import DriftLimit
 from fogline_server.telemetry.tables import Window
 from fogline_shared.errors import InvalidInput
 from fogline_shared.protocol import TelemetryWindow
@@ -18,12 +20,15 @@ _LARGEST = 2**53
 _LARGEST_CLASSES = 100_000
 
 
-def ingest(session: Session, device_id: str, window: TelemetryWindow, *, now: datetime) -> bool:
-    """Store one window; return False when this window was stored before.
+def ingest(
+    session: Session, device_id: str, window: TelemetryWindow, *, now: datetime, drift_limit: DriftLimit | None = None
+) -> bool:
+    """Store one window, and what it says of drift with the device; return False when this window was stored before.
 
     Raises InvalidInput ``invalid_window`` for values no honest device sends, before anything is written.
     """
     _validate(window)
+    drift.check(window)
     known = select(Window.id).where(
         Window.device_id == device_id, Window.boot_id == window.boot_id, Window.seq == window.seq
     )
@@ -47,11 +52,13 @@ def ingest(session: Session, device_id: str, window: TelemetryWindow, *, now: da
                 "latency_us": _sketch_json(window.latency_us),
                 "confidence_pct": _sketch_json(window.confidence_pct),
                 "class_counts": list(window.class_counts),
+                **drift.stored(window),
             },
             dropped_windows=window.dropped_windows,
             received_at=now,
         )
     )
+    drift.take(session, device_id, window, drift_limit or DriftLimit(), now=now)
     session.flush()
     return True
 
@@ -74,6 +81,7 @@ def _validate(window: TelemetryWindow) -> None:
         window.errors,
         window.correct,
         window.dropped_windows,
+        window.drift_inputs,
         *window.class_counts,
         *window.latency_us.counts,
         *window.confidence_pct.counts,

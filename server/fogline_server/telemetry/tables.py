@@ -35,7 +35,8 @@ class Window(Base):
     # The confidence sketch's sum (percent) and count again, so that gates add them up in SQL.
     confidence_sum: Mapped[float]
     confidence_count: Mapped[int] = mapped_column(BigInteger)
-    # {"latency_us": {"counts": […], "sum": …}, "confidence_pct": …, "class_counts": […]}
+    # {"latency_us": {"counts": […], "sum": …}, "confidence_pct": …, "class_counts": […]}, and where known "drift": {feature: PSI},
+    # "drift_inputs": n
     sketches: Mapped[dict[str, Any]]
     dropped_windows: Mapped[int] = mapped_column(BigInteger, default=0)
     received_at: Mapped[datetime]

@@ -100,7 +100,11 @@ def test_a_summary_merges_the_distributions(fleet: Fleet) -> None:
         {"latency_us": Sketch(counts=[1] + [0] * 191, sum=1e308)},
         {"latency_us": Sketch(counts=[1] + [0] * 191, sum=-5.0)},
         {"latency_us": Sketch(counts=[9] + [0] * 191, sum=1.0)}, {"latency_us": Sketch(counts=[1] * 7, sum=1.0)},
-        {"latency_us": Sketch(counts=[-1, 2] + [0] * 190, sum=1.0)},
+        {"latency_us": Sketch(counts=[-1, 2] + [0] * 190, sum=1.0)}, {"drift": {"mean_0": 1.0}}, {"drift_inputs": 5},
+        {"drift": {"mean_0": float("nan")}, "drift_inputs": 5}, {"drift": {"mean_0": float("inf")}, "drift_inputs": 5},
+        {"drift": {"mean_0": -0.1}, "drift_inputs": 5}, {"drift": {"": 0.1}, "drift_inputs": 5},
+        {"drift": {"m\x00": 0.1}, "drift_inputs": 5}, {"drift": {"m" * 61: 0.1}, "drift_inputs": 5},
+        {"drift": {f"m{i}": 0.1 for i in range(65)}, "drift_inputs": 5}, {"drift": {"m": 0.1}, "drift_inputs": 2**60},
     ],
 )  # fmt: skip
 def test_a_window_no_honest_device_sends_is_refused(fleet: Fleet, changes: dict[str, Any]) -> None:

@@ -186,4 +186,5 @@ def test_metrics_count_what_is_there(sqlite_plant):
         lines = client.get("/metrics").text.splitlines()
     assert 'fogline_devices{state="ACTIVE"} 10.0' in lines
     assert "fogline_devices_online 9.0" in lines
+    assert "fogline_devices_drifting 3.0" in lines
     assert 'fogline_rollouts{state="DRAFT"} 1.0' in lines

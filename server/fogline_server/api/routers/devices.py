@@ -24,8 +24,21 @@ from fogline_shared.states import DeviceState
 router = APIRouter(prefix="/devices", tags=["devices"], route_class=IdempotentRoute)
 
 
+class DeviceDrift(Resource):
+    """What a device last said of its inputs. ``psi``: population stability index by feature; ``above``: reports in a row above the limit."""
+
+    artifact_digest: str
+    psi: dict[str, float]
+    inputs: int
+    above: int
+    at: datetime
+
+
 class DeviceView(Resource):
-    """One enrolled agent. ``online`` follows from its lease; ``active_digest`` is what it says it runs."""
+    """One enrolled agent. ``online`` follows from its lease; ``active_digest`` is what it says it runs.
+
+    ``drift`` is null until it has said anything of it; ``drifting_since`` while its inputs are not those of its release.
+    """
 
     id: str
     name: str
@@ -43,6 +56,8 @@ class DeviceView(Resource):
     created_at: datetime
     last_seen_at: datetime | None
     last_trained_at: datetime | None
+    drift: DeviceDrift | None
+    drifting_since: datetime | None
 
 
 class Revocation(schemas.Request):

@@ -26,8 +26,24 @@ class Quantiles(Resource):
     p99: float | None
 
 
+class DriftSummary(Resource):
+    """How far inputs are from those of the release, over the devices that said so.
+
+    ``psi``: of each feature the population stability index, the mean over ``inputs``; the worst device is that by its latest report.
+    """
+
+    devices: int
+    inputs: int
+    psi: dict[str, float]
+    worst_device_id: str
+    worst_psi: float
+
+
 class TelemetrySummary(Resource):
-    """Sums and distributions over devices. ``accuracy`` is over ``labelled`` predictions, null without any."""
+    """Sums and distributions over devices. ``accuracy`` is over ``labelled`` predictions, null without any.
+
+    ``drift`` is null when no device has said anything of it.
+    """
 
     artifact_digest: str
     devices: int
@@ -40,6 +56,7 @@ class TelemetrySummary(Resource):
     confidence_pct: Quantiles
     class_counts: list[int]
     dropped_windows: int
+    drift: DriftSummary | None
 
 
 def _quantiles(sketch: Sketch) -> Quantiles:
@@ -74,4 +91,5 @@ def get_telemetry(
         confidence_pct=_quantiles(found.confidence_pct),
         class_counts=list(found.class_counts),
         dropped_windows=found.dropped_windows,
+        drift=None if found.drift is None else DriftSummary.model_validate(found.drift),
     )
