@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fogline_client.terminal import DEFAULT_STATE, JsonOption, StateOption, say
+from fogline_client.terminal import DEFAULT_STATE, JsonOption, StateOption, failures, say
+from fogline_shared.errors import Unavailable
 
 if TYPE_CHECKING:
     from fogline_client.doctor.findings import Finding
@@ -22,10 +23,14 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Say in words what is wrong with this device, what it means and what to do; exit 1 if it keeps it from its work."""
-    from fogline_client.config import StateDir
-    from fogline_client.doctor.examination import examine
-    from fogline_client.doctor.patient import Machine, Patient
-
+    with failures(as_json=as_json):
+        try:
+            from fogline_client.config import StateDir
+            from fogline_client.doctor.examination import examine
+            from fogline_client.doctor.patient import Machine, Patient
+        except ModuleNotFoundError as error:
+            text = f"{error.name} cannot be imported, so nothing works here: pip install 'fogline[edge]'"
+            raise Unavailable("package_missing", text) from error
     machine = Machine.look(state_dir if state_dir.is_dir() else Path.cwd())
     findings = examine(Patient(state=StateDir(root=state_dir), machine=machine, network=not offline, timeout_s=timeout))
     healthy = not any(finding.serious for finding in findings)

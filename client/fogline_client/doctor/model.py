@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import signal
 import subprocess
@@ -56,7 +57,7 @@ def pointer(patient: Patient) -> Iterator[Finding]:
 def answers(patient: Patient) -> Iterator[Finding]:
     """Whether the active model loads and knows its known answers, in a process of its own and within limits."""
     active = sound_active(patient)
-    if active is None:
+    if active is None or importlib.util.find_spec("onnxruntime") is None:
         return
     means = "the agent refuses it at its next start and goes back to the model before, if there is one"
     do = "restart the agent, and tell whoever builds the releases: this one should be rolled back"

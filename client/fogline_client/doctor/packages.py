@@ -26,7 +26,12 @@ def machine(patient: Patient) -> Iterator[Finding]:
 
 def engine(patient: Patient) -> Iterator[Finding]:
     """What runs the models."""
-    if patient.config is None or not patient.config.engine:
+    if patient.config is None:
+        return
+    if not patient.config.engine:
+        if importlib.util.find_spec("onnxruntime") is None:
+            found, means = "onnxruntime is not installed", "the agent does not predict"
+            yield Finding("package_missing", found, means, "pip install 'fogline[edge]'")
         return
     try:
         load_engine(patient.config.engine, patient.config.engine_options)

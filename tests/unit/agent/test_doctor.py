@@ -8,6 +8,8 @@ import shutil
 import socket
 import sqlite3
 import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -359,6 +361,20 @@ def test_recipe_without_what_trains_it(device: Device, monkeypatch: pytest.Monke
     assert device.doctor() == (0, USUAL)
     monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
     assert device.doctor() == (1, USUAL | {"training_not_installed": True})
+
+
+def test_an_install_that_lacks_the_engine(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    device.install(artifact())
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
+    assert device.doctor() == (1, {"agent_not_running": False, "package_missing": True})
+
+
+def test_an_install_that_lacks_more(device: Device) -> None:
+    code = "import sys; sys.modules['cryptography'] = None; from fogline_client.cli import run; run()"
+    command = [sys.executable, "-c", code, "doctor", "--state-dir", str(device.root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert done.stderr.startswith("fogline-agent: package_missing: cryptography cannot be imported")
 
 
 def test_a_fault_of_a_check_is_a_finding(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
