@@ -13,7 +13,7 @@ from artifacts import artifact
 from local_endpoint import Held, request, serving
 
 from fogline_client import Predictor
-from fogline_client.serving import http
+from fogline_client.serving import connection
 from fogline_client.serving.refusals import Refusals
 
 INFER = b"POST /v2/models/toy/infer HTTP/1.1\r\nhost: x\r\n"
@@ -152,7 +152,7 @@ async def test_more_connections_than_may_be_at_work_are_refused(tmp_path):
 
 
 async def test_in_a_storm_who_was_refused_and_asks_again_at_once_is_heard_later(tmp_path, monkeypatch):
-    monkeypatch.setattr(http, "_LATE_S", -1.0)
+    monkeypatch.setattr(connection, "_LATE_S", -1.0)
     monkeypatch.setattr(Refusals, "rest_s", lambda *_: 0.2)
     async with endpoint(tmp_path, kind=Held, queue=1, workers=1, batch=False) as served:
         served.predictor.model.warm_us = 1e6
