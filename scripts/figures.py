@@ -1,6 +1,7 @@
 """Write the tables of figures in the documents from ``benchmarks/results/``, or with ``--check`` say whether they are what it says.
 
-A table stands between ``<!-- figures: GROUP GROUP … -->`` and ``<!-- /figures -->``; every result is in one of them.
+A table stands between ``<!-- figures: GROUP GROUP … -->`` and ``<!-- /figures -->``; every result is in one of them. Between
+``<!-- methods: SUBJECT … -->`` and ``<!-- /methods -->`` stands every compression method on these students.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+METHODS = re.compile(r"(<!-- methods: (?P<subjects>[\w ]+) -->\n).*?(<!-- /methods -->\n)", re.DOTALL)
 TABLE = re.compile(r"(<!-- figures: (?P<groups>[\w. ]+) -->\n).*?(<!-- /figures -->\n)", re.DOTALL)
 
 
@@ -26,6 +28,7 @@ def main() -> int:
     for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         before = document.read_text()
         after = TABLE.sub(lambda found: found[1] + _table(found["groups"].split()) + found[3], before)
+        after = METHODS.sub(lambda found: found[1] + _methods(found["subjects"].split()) + found[3], after)
         shown.update(group for found in TABLE.finditer(before) for group in found["groups"].split())
         if check and after != before:
             sys.exit(f"{document.name} does not say what benchmarks/results do: run scripts/figures.py")
@@ -42,6 +45,25 @@ def _table(groups: Sequence[str]) -> str:
         result = json.loads((RESULTS / f"{group}.json").read_text())
         lines += [_row(figure) for figure in result["figures"]]
     return "\n".join(lines) + "\n"
+
+
+def _methods(subjects: Sequence[str]) -> str:
+    """Mean ± deviation of accuracy, of the worst class, bytes as sent, time beside the float student's; a column a student."""
+    figures = json.loads((RESULTS / "compression.methods.json").read_text())["figures"]
+    details = [next(f["detail"] for f in figures if f["name"] == f"{name}: int8 loses") for name in subjects]
+    chains = dict.fromkeys(chain for detail in details for chain in (*detail["table"], *detail["refused"]))
+    lines = [f"| chain | {' | '.join(subjects)} |", "|---|" + "---|" * len(subjects)]
+    lines += [f"| `{chain}` | {' | '.join(_measured(detail, chain) for detail in details)} |" for chain in chains]
+    return "\n".join(lines) + "\n"
+
+
+def _measured(detail: dict[str, Any], chain: str) -> str:
+    if chain in detail["refused"]:
+        return f"`{detail['refused'][chain]}`"
+    (right, spread), (worst, _), (size, _), (time, _) = (
+        detail["table"][chain][field] for field in ("accuracy", "worst", "size", "time")
+    )
+    return f"{100 * right:.1f} ± {100 * spread:.1f} %, {100 * worst:.0f} %, {size / 1000:.1f} kB, × {time:.2f}"
 
 
 def _row(figure: dict[str, Any]) -> str:
