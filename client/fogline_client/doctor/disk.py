@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 from fogline_client import durable
@@ -13,6 +14,7 @@ from fogline_client.journal import read_ledger
 from fogline_client.telemetry.spool import CAPACITY
 from fogline_shared.errors import Corrupt, FoglineError
 from fogline_shared.protocol import TaskReply
+from fogline_shared.states import AssignmentState
 
 MB = 1 << 20
 # The journal, the spool and an identity want a megabyte; an update wants its artifact twice.
@@ -50,22 +52,22 @@ def room(patient: Patient) -> Iterator[Finding]:
 def journal(patient: Patient) -> Iterator[Finding]:
     """What the agent was about to do."""
     try:
-        attempt = read_ledger(patient.state.journal).attempt
+        ledger = read_ledger(patient.state.journal)
     except Corrupt as error:
         means = "the agent will start anew from what the coordinator desires; the active model serves"
         yield Finding(error.code, error.message, means, "start the agent: it writes the journal anew; check the disk")
         return
-    if attempt is None:
-        return
-    if attempt.starts > 1:
+    attempt = ledger.attempt
+    new = attempt or (ledger.watch if ledger.watch is not None and not ledger.watch.over else None)
+    if new is not None and new.starts > 1:
         yield Finding(
             "crash_loop",
-            f"the agent started {attempt.starts} times during the update to generation {attempt.desired.generation}",
+            f"the agent was started {new.starts} times since it took the model of generation {new.desired.generation}",
             "the new model may end the process; at the fourth start the agent goes back to the one before",
             "see the agent's log",
             serious=False,
         )
-    if not patient.running:
+    if attempt is not None and not patient.running:
         found = f"an update was under way ({attempt.step}) when the agent ended"
         yield Finding("update_unfinished", found, "it goes on where it was", "start the agent", serious=False)
 
@@ -87,6 +89,7 @@ def spool(patient: Patient) -> Iterator[Finding]:
             sound = db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if sound != "ok":
                 raise sqlite3.DatabaseError(sound)
+            reports = db.execute("SELECT body FROM frames WHERE kind = 'Report' ORDER BY seq").fetchall()
             (waiting,) = db.execute("SELECT count(*) FROM frames").fetchone()
             (dropped,) = db.execute("SELECT coalesce(sum(value), 0) FROM counters WHERE name = 'dropped'").fetchone()
     except sqlite3.OperationalError as error:
@@ -96,6 +99,7 @@ def spool(patient: Patient) -> Iterator[Finding]:
     except sqlite3.DatabaseError as error:
         yield Finding("spool_damaged", f"{path}: {error}", again, "restart the agent; check the disk")
         return
+    yield from _refused_models([body for (body,) in reports])
     if dropped:
         found = f"{dropped} windows of telemetry were dropped, the oldest first"
         means = "the device was offline longer than its spool is long; the coordinator is told how many"
@@ -104,6 +108,20 @@ def spool(patient: Patient) -> Iterator[Finding]:
         found = f"{waiting} reports and windows wait for the coordinator"
         means = f"of each kind {CAPACITY} are kept, then the oldest go"
         yield Finding("spool_filling", found, means, "bring the device online", serious=False)
+
+
+def _refused_models(reports: Sequence[str]) -> Iterator[Finding]:
+    """What the device refused to install, or went back from, and the coordinator does not know yet."""
+    for body in reports:
+        report = json.loads(body)
+        if report.get("state") in {AssignmentState.REVERTED, AssignmentState.REJECTED}:
+            yield Finding(
+                "model_refused",
+                f"the model of generation {report.get('generation')} was not kept: {report.get('code')}: {report.get('message')}",
+                "the model before serves; the coordinator is told when the device is connected",
+                "tell whoever builds the releases",
+                serious=False,
+            )
 
 
 def outbox(patient: Patient) -> Iterator[Finding]:

@@ -34,12 +34,13 @@ from fogline_client.doctor.examination import examine
 from fogline_client.doctor.findings import Finding
 from fogline_client.doctor.patient import Machine, Patient
 from fogline_client.inference.predictor import Predictor
-from fogline_client.journal import Attempt, Journal, Step
-from fogline_client.telemetry.spool import CAPACITY
+from fogline_client.journal import Attempt, Journal, Step, Watch
+from fogline_client.slots import Pointer
+from fogline_client.telemetry.spool import CAPACITY, Spool
 from fogline_client.trust import floor
 from fogline_client.trust.floor import Floor
 from fogline_server.devices.authority import CertificateAuthority
-from fogline_shared.protocol import DesiredState, TaskReply
+from fogline_shared.protocol import DesiredState, Report, TaskReply
 
 
 class Device(LoneDevice):
@@ -178,6 +179,20 @@ SERIOUS: dict[str, Callable[[Device], object]] = {
     "unknown_recipe": lambda device: device.configure(recipe="nobody-has-it"),
     "no_state": lambda device: shutil.rmtree(device.root),
 }
+
+
+def watch_a_model(device: Device) -> None:
+    desired = DesiredState(generation=4, artifact_digest="a" * 64, artifact_size=1, probation_s=1.0)
+    Journal(device.state.journal).watch(Watch(desired=desired, previous=Pointer(slot="A", digest="b" * 64), starts=3))
+
+
+def go_back(device: Device) -> None:
+    spool = Spool(device.state.spool, now=NOW.timestamp())
+    told = {"assignment_id": "asg_2", "attempt": 1, "seq": 0, "boot_id": "b", "generation": 4}
+    spool.put(Report(**told, state="REVERTED", code="model_hangs", message="a call did not return"))
+    spool.close()
+
+
 NOTES: dict[str, Callable[[Device], object]] = {
     "certificate_ends_soon": lambda device: device.enroll(since=NOW - 25 * DAY),
     "clock_behind": lambda device: floor.save(Floor(time=(NOW + DAY).timestamp(), root=1), device.state.trust.floor),
@@ -187,7 +202,8 @@ NOTES: dict[str, Callable[[Device], object]] = {
     "spool_not_readable": bar_spool,
     "trust_cache_damaged": damage_cached_root,
     "update_unfinished": leave_an_update,
-    "crash_loop": leave_an_update,
+    "crash_loop": watch_a_model,
+    "model_refused": go_back,
     "bad_reply": keep_damaged_reply,
     "replies_waiting": keep_damaged_reply,
     "trust_not_set_up": lambda device: device.state.trust.pinned.unlink(),
