@@ -31,6 +31,7 @@ from fogline_client.inference.engines.base import DEFAULT_ENGINE, load_engine
 from fogline_client.inference.predictor import Predictor
 from fogline_client.journal import Journal
 from fogline_client.measuring.measuring import Measuring, MeasuringParts
+from fogline_client.measuring.rehearsal import Rehearsal
 from fogline_client.outbox import Outbox
 from fogline_client.personal import Personal, PersonalParts
 from fogline_client.renewal import Renewal
@@ -129,6 +130,7 @@ class Agent:
                 trust=trust,
                 tell=self._tell,
                 watchdog=Watchdog(self._predictor, config.watchdog),
+                rehearse=Rehearsal(engine=config.engine, options=config.engine_options),
                 incoming=state.incoming,
                 waits=self._waits,
             )

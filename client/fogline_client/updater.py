@@ -35,6 +35,9 @@ log = structlog.get_logger()
 Fetch = Callable[[str, int, Path], Awaitable[None]]
 """``(digest, size, target)``: bring a verified blob to ``target``; may resume, may wait for the network."""
 
+Rehearse = Callable[[Path, str], Awaitable[None]]
+"""``(path, digest)``: load a candidate where it can do no harm; raises Corrupt."""
+
 
 class _NewerDesired(Exception):
     """A newer generation arrived while waiting."""
@@ -55,6 +58,7 @@ class UpdaterParts:
     trust: Trust
     tell: Tell
     watchdog: Watchdog
+    rehearse: Rehearse
     incoming: Path
     waits: Callable[[], Iterator[float]]
 
@@ -192,7 +196,7 @@ class Updater:
                 return Step.VERIFYING
             case Step.VERIFYING:
                 await self._unless_newer(self._p.trust.check(attempt.desired))
-                return await asyncio.to_thread(self._verify, attempt)
+                return await self._verify(attempt)
             case Step.STAGED:
                 self._tell(attempt, AssignmentState.STAGED)
                 return Step.ACTIVATING
@@ -206,23 +210,29 @@ class Updater:
                 await asyncio.to_thread(self._succeed, attempt)
                 return None
 
-    def _verify(self, attempt: Attempt) -> Step:
-        """Load the candidate, from where a power cut may have left it, and stage it."""
+    async def _verify(self, attempt: Attempt) -> Step:
+        """Rehearse and load the candidate, from where a power cut may have left it, and stage it."""
         slots, digest = self._p.slots, attempt.desired.artifact_digest
         downloaded = self._p.incoming / digest
         spare = slots.spare()
-        staged = slots.holds(spare, digest)
+        staged = await asyncio.to_thread(slots.holds, spare, digest)
         if not staged and not downloaded.exists():
             return Step.DOWNLOADING
+        path = slots.path(spare) if staged else downloaded
         try:
-            self._active.load(slots.path(spare) if staged else downloaded, digest)
+            if not attempt.known:
+                await self._unless_newer(self._p.rehearse(path, digest))
+            await asyncio.to_thread(self._active.load, path, digest)
         except Corrupt:
             downloaded.unlink(missing_ok=True)
             raise
+        await asyncio.to_thread(self._stage, path, digest, staged=staged)
+        return Step.STAGED
+
+    def _stage(self, path: Path, digest: str, *, staged: bool) -> None:
         self._newcomer.end_watch()
         if not staged:
-            slots.stage(downloaded, digest)
-        return Step.STAGED
+            self._p.slots.stage(path, digest)
 
     def _activate(self, attempt: Attempt) -> None:
         slots, digest = self._p.slots, attempt.desired.artifact_digest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from artifacts import example
@@ -21,6 +21,10 @@ from fogline_shared.protocol import DesiredState
 from fogline_shared.states import AssignmentState
 
 
+async def loaded_at_once(_path: Path, _digest: str) -> None:
+    """A process for each update would take the time of many tests; ``test_rehearsal`` has them."""
+
+
 class Device:
     """What survives a power cut (a folder), and what the coordinator hears of it."""
 
@@ -34,6 +38,7 @@ class Device:
         self.finished: Callable[[], None] = lambda: None
         self.held: asyncio.Event | None = None
         self.limits: dict[str, float] = {}
+        self.rehearse: Callable[[Path, str], Awaitable[None]] = loaded_at_once
         self.updater: Updater | None = None
         self.boot()
 
@@ -51,6 +56,7 @@ class Device:
                 fetch=self.fetch,
                 trust=self,
                 tell=self.tell,
+                rehearse=self.rehearse,
                 watchdog=Watchdog(self.predictor, WatchdogLimits(**self.limits)),
                 incoming=self.root / "incoming",
                 waits=lambda: iter([0.0] * 100),

@@ -32,7 +32,10 @@ _NO_MEMORY = ("bad_alloc", "bad allocation", "allocate", "MemoryError", "Invalid
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What to measure: an artifact's place, SHA-256, and the engine. ``memory_bytes``: that much more than is loaded now."""
+    """What to measure: an artifact's place, SHA-256, and the engine. ``memory_bytes``: that much more than is loaded now.
+
+    ``runs``: how often it predicts, if it is quick; slow models do so less often.
+    """
 
     path: str
     digest: str
@@ -40,6 +43,7 @@ class Order:
     options: dict[str, Scalar]
     memory_bytes: int
     cpu_s: float
+    runs: int = RUNS
 
 
 def measure(order: Order) -> dict[str, Any]:
@@ -59,11 +63,12 @@ def measure(order: Order) -> dict[str, Any]:
     shape = model.manifest.input_shape
     known = model.manifest.known_answers
     example = known[0].array(shape) if known else np.zeros(shape, dtype=np.float32)
-    for _ in range(WARM_UP if model.warm_us < LONGEST_S / RUNS * 1e6 else 1):
+    for _ in range(min(WARM_UP, order.runs) if model.warm_us < LONGEST_S / RUNS * 1e6 else 1):
         model.predict(example)
     times: list[float] = []
     until = time.monotonic() + LONGEST_S
-    while len(times) < LEAST_RUNS or (len(times) < RUNS and time.monotonic() < until):
+    least = min(LEAST_RUNS, order.runs)
+    while len(times) < least or (len(times) < order.runs and time.monotonic() < until):
         start = time.perf_counter_ns()
         model.predict(example)
         times.append((time.perf_counter_ns() - start) / 1e3)

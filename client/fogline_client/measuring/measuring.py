@@ -12,9 +12,8 @@ import json
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -22,6 +21,7 @@ import structlog
 from fogline_client import durable
 from fogline_client.inference.engines.base import DEFAULT_ENGINE
 from fogline_client.limits import Limits
+from fogline_client.measuring.apart import said_apart
 from fogline_client.measuring.child import Order
 from fogline_client.measuring.results import Results, engine_text, machine
 from fogline_client.slots import NAMES, Slots
@@ -182,26 +182,11 @@ class Measuring:
             memory_bytes=min(limits.memory_bytes, Limits().free_memory_bytes() // 2),
             cpu_s=limits.cpu_s,
         )
-        child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "fogline_client.measuring.child",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        )
         try:
-            # At low priority beside a busy model, CPU seconds may take several of the clock's.
-            async with asyncio.timeout(4 * limits.cpu_s + 10):
-                said, _ = await child.communicate(json.dumps(asdict(order)).encode() + b"\n")
+            said, exit_code = await said_apart(order)
         except TimeoutError as error:
             raise _too_long(limits.cpu_s) from error
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                child.kill()
-            await child.wait()
-        return _understood(said, child.returncode, limits.cpu_s)
+        return _understood(said, exit_code, limits.cpu_s)
 
 
 def _understood(said: bytes, exit_code: int | None, cpu_s: float) -> dict[str, object]:
