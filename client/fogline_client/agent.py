@@ -41,6 +41,7 @@ from fogline_client.sources.base import Source, feed, load_source
 from fogline_client.sync import Sync, SyncParts
 from fogline_client.systemd.notify import READY, STOPPING, Manager
 from fogline_client.tasks import TaskParts, Tasks
+from fogline_client.telemetry.exposition import Exposition
 from fogline_client.telemetry.recorder import Recorder
 from fogline_client.telemetry.spool import Spool
 from fogline_client.training.host import host_of
@@ -203,7 +204,8 @@ class Agent:
         parts["watchdog"] = manager.watch
         running = [asyncio.create_task(_survive(name, part), name=name) for name, part in parts.items()]
         if listening:
-            serving = listening.serve(self._predictor, self._config.serving)
+            metrics = Exposition(self._recorder, self._spool, self._predictor)
+            serving = listening.serve(self._predictor, self._config.serving, metrics.text)
             running.append(asyncio.create_task(serving, name="serving"))
         feeding = _Feeding(source, self._predictor)
         manager.tell(READY)

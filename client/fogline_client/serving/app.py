@@ -45,7 +45,7 @@ _LONG_BODY = 64 * 1024
 class InferenceApp:
     """Every error is JSON ``{"error": text, "code": stable name}``, as the protocol wants it.
 
-    ``connections`` tells how many there are, for ``/metrics``.
+    ``connections`` tells how many there are, for ``/metrics``; ``more_metrics`` what else is to be read there.
     """
 
     def __init__(self, predictor: Predictor, scheduler: Scheduler) -> None:
@@ -53,6 +53,7 @@ class InferenceApp:
         self._scheduler = scheduler
         self._meter = Meter()
         self.connections: Callable[[], int] = lambda: 0
+        self.more_metrics: Callable[[], str] = str
 
     def check(self, head: Head) -> None:
         """Raise Exhausted ``queue_full`` before a long body is read for nothing."""
@@ -107,7 +108,9 @@ class InferenceApp:
     def _plain_route(self, path: str) -> Response:
         if path == "/metrics":
             text = self._scheduler.counts.text(waiting=self._scheduler.waiting, connections=self.connections())
-            return Response(body=(text + exposition(self._meter)).encode(), headers={"content-type": _METRICS})
+            return Response(
+                body=(text + exposition(self._meter) + self.more_metrics()).encode(), headers={"content-type": _METRICS}
+            )
         if path == "/v2/health/live":
             return _json({"live": True})
         if path == "/v2/health/ready":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,10 +64,15 @@ class Listening:
             "grpc": ", ".join(self.grpc.targets) if self.grpc else "",
         }
 
-    async def serve(self, predictor: Predictor, options: ServingOptions) -> None:
+    async def serve(self, predictor: Predictor, options: ServingOptions, more_metrics: Callable[[], str]) -> None:
         """Serve until cancelled."""
         await server.serve_sockets(
-            predictor, self.listeners, uds_path=self.socket_path, options=options, grpc=self.grpc
+            predictor,
+            self.listeners,
+            uds_path=self.socket_path,
+            options=options,
+            grpc=self.grpc,
+            more_metrics=more_metrics,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,13 +49,17 @@ async def serve_sockets(
     ready: asyncio.Event | None = None,
     options: ServingOptions | None = None,
     grpc: GrpcEndpoint | None = None,
+    more_metrics: Callable[[], str] = str,
 ) -> None:
-    """:func:`serve` on sockets that are already bound, for a caller that must know its port first; and on ``grpc``."""
+    """:func:`serve` on sockets that are already bound, for a caller that must know its port first; and on ``grpc``.
+
+    ``more_metrics``: what else ``/metrics`` tells, in Prometheus' format.
+    """
     options = options or ServingOptions()
     scheduler = Scheduler(predictor, options)
     app = InferenceApp(predictor, scheduler)
     http = HttpServer(app, options)
-    app.connections = http.__len__
+    app.connections, app.more_metrics = http.__len__, more_metrics
     loop = asyncio.get_running_loop()
     async with contextlib.AsyncExitStack() as stack:
         # What stands last goes first: no new connections, then those that are there, then what answers them.

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from fogline_client.inference.values import Observation
-from fogline_client.telemetry.inputs import EVERY_S, Copies, Inputs, copies_of
+from fogline_client.telemetry.inputs import EVERY_S, Copies, Drift, Inputs, copies_of
 from fogline_shared.protocol import TelemetryWindow
-from fogline_shared.sketch import Sketch
+from fogline_shared.sketch import Sketch, merge
 
 # Where a run of distinct wrong labels would otherwise grow the counts without bound.
 MAX_CLASSES = 10_000
@@ -24,6 +24,31 @@ class Health:
 
     predictions: int = 0
     errors: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distributions:
+    """Of successful and failed predictions the latencies, of successful ones the confidences."""
+
+    latency_us: Sketch = field(default_factory=Sketch)
+    confidence_pct: Sketch = field(default_factory=Sketch)
+
+    @classmethod
+    def sum(cls, parts: Collection[Distributions | _Tally]) -> Distributions:
+        """Added up, in sketches of its own."""
+        return cls(
+            latency_us=merge(part.latency_us for part in parts),
+            confidence_pct=merge(part.confidence_pct for part in parts),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview(Distributions):
+    """All artifacts together since this process started; ``lately``: in the last window and the one that has begun."""
+
+    predictions: int
+    errors: int
+    lately: Distributions
 
 
 @dataclass(kw_only=True)
@@ -72,6 +97,8 @@ class Recorder:
         self._since = now
         self._tallies: dict[str, _Tally] = {}
         self._health: dict[str, tuple[int, int]] = {}
+        self._total, self._last = Distributions(), Distributions()
+        self._drifts: dict[str, Drift] = {}
 
     def observe(self, seen: Observation) -> None:
         """Count one prediction (one that failed has an ``error``)."""
@@ -89,12 +116,34 @@ class Recorder:
             predictions, errors = self._health.get(digest, (0, 0))
         return Health(predictions=predictions, errors=errors)
 
+    def overview(self) -> Overview:
+        """What was until now."""
+        with self._lock:
+            running = list(self._tallies.values())
+            total = Distributions.sum([self._total, *running])
+            return Overview(
+                predictions=sum(predictions for predictions, _ in self._health.values()),
+                errors=sum(errors for _, errors in self._health.values()),
+                latency_us=total.latency_us,
+                confidence_pct=total.confidence_pct,
+                lately=Distributions.sum([self._last, *running]),
+            )
+
+    def drift(self, digest: str) -> Drift:
+        """What was last found of the artifact's inputs; without inputs: nothing yet, or others have been asked since."""
+        with self._cutting:
+            return self._drifts.get(digest, Drift())
+
     def cut(self, *, now: float, boot_id: str) -> Sequence[TelemetryWindow]:
         """End the window: one per artifact that predicted, without a sequence number yet. A quiet window is none."""
         with self._lock:
             tallies, self._tallies, self._since = self._tallies, {}, now
+            self._last = Distributions.sum(tallies.values())
+            self._total = Distributions.sum([self._total, self._last])
         with self._cutting:
             drifts = {digest: self._inputs.end_window(digest, tally.copies) for digest, tally in tallies.items()}
+            told = {digest: drift for digest, drift in drifts.items() if drift.inputs}
+            self._drifts = told or self._drifts
         return [
             TelemetryWindow(
                 boot_id=boot_id,

@@ -54,6 +54,7 @@ def test_every_thing_can_be_shown(fogline, sqlite_plant):
         assert expected in said.out
         assert fogline(group, "show", one, "--json").json["id"]
     assert "The control is released, as the simpler one" in fogline("release", "show", "champion").out
+    assert "mean_0 0.40, spread_0 0.01 over 240 inputs" in fogline("device", "show", ids.device).out
     head, *rounds = fogline("run", "show", ids.finished_run).out.split("round ")[1].splitlines()
     assert head.split()[:6] == ["state", "devices", "accepted", "refused", "error", "late"]
     assert rounds[3].split()[:5] == ["3", "COMMITTED", "10", "9", "1"]

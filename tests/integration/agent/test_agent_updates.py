@@ -11,6 +11,7 @@ from artifacts import artifact, example
 from poisoned import not_finite
 from sqlalchemy import func, select
 
+from fogline_client import local
 from fogline_server.telemetry.tables import Window
 from fogline_shared.states import AssignmentState
 
@@ -30,6 +31,10 @@ async def test_agent_reaches_its_desired_state_serves_it_and_reports(enrolled, c
 
     assert await until(windows) == 1
     assert agent.memory_mb < 100
+    endpoint = local.Endpoint(url=str(agent.status()["url"]), socket="")
+    metrics = (await asyncio.to_thread(local.get, endpoint, "/metrics")).splitlines()
+    assert {"fogline_serving_answered_total 1", "fogline_agent_predictions_total 1"} < set(metrics)
+    assert any(line.startswith(f'fogline_agent_active_info{{digest="{target.digest}"') for line in metrics)
     shown = await asyncio.to_thread(agent_cli, "status", "--state-dir", agent.state_dir, "--json")
     facts = json.loads(shown.stdout)
     assert (facts["online"], facts["active_digest"], facts["generation"]) == (True, target.digest, 1)

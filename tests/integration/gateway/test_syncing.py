@@ -9,6 +9,7 @@ import pytest
 from edge import RawDevice, add_run, add_task, code_of, enroll, key_pem, new_key, printed_token
 
 from fogline_server.db.base import utc_now
+from fogline_server.db.events import Event
 from fogline_server.devices import service as devices
 from fogline_server.devices.tables import Device
 from fogline_server.gateway.server import GatewayServer
@@ -163,6 +164,22 @@ async def test_telemetry_sent_twice_is_stored_once_and_acknowledged_twice(device
             assert (await sync.receive(Ack)).seq == seq
     with sqlite_database.read() as session:
         assert sorted(w.seq for w in session.query(Window).filter_by(device_id=watch.id)) == [7, 8]
+
+
+async def test_drift_reaches_the_device_and_the_event_log(device, sqlite_database):
+    watch = await device()
+    async with watch.sync() as sync:
+        for seq, psi in ((1, 0.3), (2, 0.5), (3, 0.7)):
+            await sync.send(window(seq, drift={"mean_0": psi, "spread_0": 0.1}, drift_inputs=200))
+            await sync.receive(Ack)
+        # An agent of before, or inputs that are too few: nothing is said.
+        await sync.send(window(4))
+        await sync.receive(Ack)
+    with sqlite_database.read() as session:
+        row = session.get(Device, watch.id)
+        assert (row.drift["psi"]["mean_0"], row.drift["above"], row.drifting_since is None) == (0.7, 3, False)
+        (event,) = session.query(Event).filter_by(kind="device.drifting")
+        assert (event.subject_id, event.data["feature"]) == (watch.id, "mean_0")
 
 
 @pytest.mark.parametrize(
