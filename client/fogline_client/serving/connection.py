@@ -27,7 +27,7 @@ _LARGEST_READING = 4
 # How long, and for how much of the largest body, a refused peer is listened to: it may not read before it has written.
 _LINGER_S = 2.0
 # A loop that reads so late has too much to do.
-_LATE_S = 0.002
+_LATE_S = 0.005
 # Statuses of refusals that ask a peer to come back later.
 _COME_BACK = {429, 503}
 # Headers that say how a body comes; and what else somebody here reads.

@@ -7,7 +7,7 @@ loop's time; when they take more, it is not heard for a while.
 from __future__ import annotations
 
 # Of the loop's time.
-_SHARE = 0.1
+_SHARE = 0.15
 # Of a connection's cost, what is not seen here: the kernel's part, and the event loop's.
 _UNSEEN = 2.0
 # What a burst may cost before anybody rests, and the longest rest, in seconds.
