@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from fogline_shared.drift import FEWEST, Reference
 from fogline_shared.manifest import METADATA_KEY, Manifest
 
 SHAPES = {"sensor": (1, 128), "vision": (3, 96, 96), "heavy": (1, 128)}
@@ -88,6 +89,7 @@ def artifact(name: str) -> bytes:
         input_shape=SHAPES[name],
         output_name="logits",
         classes=tuple(f"class {i}" for i in range(_CLASSES)),
+        reference=Reference.of(np.random.default_rng(0).standard_normal((FEWEST, *SHAPES[name]), np.float32)),
     )
     helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
     return bytes(onnx.ModelProto.SerializeToString(model))

@@ -6,7 +6,7 @@ its own inputs into the same bins (:class:`InputCounts`) and computes the popula
 ``sum((q - p) * ln(q / p))`` over the bins. By the usual rule of thumb below 0.1 nothing has changed, above 0.25 much has (Siddiqi,
 Credit Risk Scorecards, 2006). Between samples of m and n examples of the same distribution it is (1/m + 1/n) times a
 chi-square variable with seven degrees of freedom (Yurdakul and Naranjo, Journal of Risk Model Validation, 2020): from
-``FEWEST`` on both sides 0.25 is beyond chance.
+``FEWEST`` on both sides one is above 0.25 by chance less than once in a thousand times.
 """
 
 from __future__ import annotations

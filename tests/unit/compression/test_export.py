@@ -9,12 +9,16 @@ from tiny_recipe import Tiny
 from tiny_release import blob_of, trained
 
 from fogline_server.compression.chain import Chain
-from fogline_server.compression.engine import open_session, run
+from fogline_server.compression.engine import manifest_of, open_session, run
 from fogline_server.compression.evaluate import evaluate
+from fogline_server.compression.examples import Needs
 from fogline_server.compression.export import export_module, export_onnx, load_model
 from fogline_server.compression.methods.base import Parent
+from fogline_server.compression.parent import parent_of
 from fogline_server.compression.parity import parity
 from fogline_server.compression.stamp import clear, coarse
+from fogline_server.registry.forms import form_of
+from fogline_shared.drift import Reference
 from fogline_shared.errors import Corrupt, InvalidInput
 from fogline_shared.manifest import KnownAnswer
 
@@ -35,6 +39,28 @@ def test_the_same_parameters_give_the_same_bytes() -> None:
     recipe, (params, standardisation) = Tiny(), trained("student")
     one, two = (export_onnx(recipe, "student", params, standardisation, "student_fp32") for _ in range(2))
     assert one == two
+
+
+class Blind(Tiny):
+    """Has no data at the cloud."""
+
+    def holdout(self):
+        return None
+
+    def transfer(self):
+        return None
+
+
+def test_an_artifact_and_its_forms_tell_how_real_inputs_are_distributed() -> None:
+    recipe, (params, standardisation) = Tiny(), trained("student")
+    model = export_onnx(recipe, "student", params, standardisation, "student_fp32")
+    parent = parent_of(recipe, "student", params, standardisation, model, needs=Needs.CALIBRATION)
+    form = form_of(Chain.parse("int8_static"), parent, recipe, "student_int8")
+    wanted = Reference.of(recipe.holdout().x)
+    assert wanted is not None
+    assert [manifest_of(open_session(each)).reference for each in (model, form)] == [wanted, wanted]
+    blind = export_onnx(Blind(), "student", params, standardisation, "student_fp32")
+    assert manifest_of(open_session(blind)).reference is None, "noise is no reference"
 
 
 def test_a_parameter_that_is_missing_is_named() -> None:
