@@ -49,8 +49,9 @@ _PACE = {"FOGLINE_LEASE_S": "3", "FOGLINE_TICK_S": "0.2", "FOGLINE_TELEMETRY_EVE
 def padded(content: bytes, size: int) -> bytes:
     """The same artifact with about ``size`` bytes that do not compress."""
     model = onnx.load_from_string(content)
-    entry = model.metadata_props.add()
-    entry.key, entry.value = "padding", os.urandom(size // 2).hex()
+    model.graph.initializer.append(
+        onnx.helper.make_tensor("padding", onnx.TensorProto.UINT8, [size], os.urandom(size), raw=True)
+    )
     return bytes(model.SerializeToString())
 
 
