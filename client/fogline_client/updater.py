@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import structlog
 
@@ -30,6 +32,9 @@ from fogline_shared.protocol import DesiredState
 from fogline_shared.states import AssignmentState
 
 log = structlog.get_logger()
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 Fetch = Callable[[str, int, Path], Awaitable[None]]
@@ -70,6 +75,7 @@ class Updater:
         self._p = parts
         self._newest: DesiredState | None = None
         self._news = asyncio.Event()
+        self._busy = threading.Lock()
         self._active = Active(parts.slots, parts.runtime, parts.watchdog)
         self._newcomer = Newcomer(parts.journal, self._active, parts.watchdog, parts.tell)
 
@@ -115,12 +121,13 @@ class Updater:
 
     def stop(self) -> None:
         """Last act of a process that ends in good order: this start did not end in a crash. Blocking."""
-        self._p.watchdog.end()
-        self._newcomer.heed()
-        attempt = self._p.journal.ledger.attempt
-        if attempt is not None and attempt.starts:
-            self._journal(replace(attempt, starts=0))
-        self._newcomer.forgive_start()
+        with self._busy:
+            self._p.watchdog.end()
+            self._newcomer.heed()
+            attempt = self._p.journal.ledger.attempt
+            if attempt is not None and attempt.starts:
+                self._journal(replace(attempt, starts=0))
+            self._newcomer.forgive_start()
 
     async def run(self) -> None:
         """Carry on where the journal stands, then follow the desired state for ever."""
@@ -131,9 +138,9 @@ class Updater:
             await self._carry_on(attempt)
         while True:
             try:
-                await self._unless_newer(asyncio.sleep(await asyncio.to_thread(self._newcomer.tend)))
+                await self._unless_newer(asyncio.sleep(await self._blocking(self._newcomer.tend)))
             except _Alarmed:
-                await asyncio.to_thread(self._newcomer.heed)
+                await self._blocking(self._newcomer.heed)
             except _NewerDesired:
                 self._news.clear()
                 if self._newest is not None:
@@ -141,7 +148,7 @@ class Updater:
 
     async def _reach(self, desired: DesiredState) -> None:
         slots, journal, active = self._p.slots, self._p.journal, self._active.pointer()
-        spare_holds_it = await asyncio.to_thread(slots.holds, slots.spare(), desired.artifact_digest)
+        spare_holds_it = await self._blocking(slots.holds, slots.spare(), desired.artifact_digest)
         move = decisions.choose(journal.ledger, desired, active=active, spare_holds_it=spare_holds_it)
         log.info("desired state", generation=desired.generation, digest=desired.artifact_digest, move=move)
         match move:
@@ -171,7 +178,7 @@ class Updater:
                         pause = 0.0
                     step, tries = await self._take(attempt), 0
                 except _Alarmed:
-                    attempt = await asyncio.to_thread(self._alarmed_during, attempt)
+                    attempt = await self._blocking(self._alarmed_during, attempt)
                 except FoglineError as error:
                     tries += 1
                     if decisions.started(attempt) or not decisions.may_retry(error, tries):
@@ -180,13 +187,13 @@ class Updater:
                     self._tell(attempt, AssignmentState.DOWNLOADING, error.code, error.message)
                     pause = next(waits) or 1e-9
         except _NewerDesired:
-            await asyncio.to_thread(self._withdraw, attempt)
+            await self._blocking(self._withdraw, attempt)
         except (FoglineError, OSError) as error:
-            await asyncio.to_thread(self._give_up, attempt, *_described(error))
+            await self._blocking(self._give_up, attempt, *_described(error))
 
     async def _take(self, attempt: Attempt) -> Step | None:
         """Take one step and return the next; None: the attempt is over."""
-        await asyncio.to_thread(self._p.journal.begin, attempt)
+        await self._blocking(self._p.journal.begin, attempt)
         match attempt.step:
             case Step.DOWNLOADING:
                 self._tell(attempt, AssignmentState.DOWNLOADING)
@@ -202,12 +209,12 @@ class Updater:
                 return Step.ACTIVATING
             case Step.ACTIVATING:
                 self._tell(attempt, AssignmentState.ACTIVATING)
-                await asyncio.to_thread(self._activate, attempt)
+                await self._blocking(self._activate, attempt)
                 return Step.PROBATION
             case Step.PROBATION:
                 self._tell(attempt, AssignmentState.PROBATION)
                 await self._unless_newer(asyncio.sleep(attempt.desired.probation_s))
-                await asyncio.to_thread(self._succeed, attempt)
+                await self._blocking(self._succeed, attempt)
                 return None
 
     async def _verify(self, attempt: Attempt) -> Step:
@@ -215,18 +222,18 @@ class Updater:
         slots, digest = self._p.slots, attempt.desired.artifact_digest
         downloaded = self._p.incoming / digest
         spare = slots.spare()
-        staged = await asyncio.to_thread(slots.holds, spare, digest)
+        staged = await self._blocking(slots.holds, spare, digest)
         if not staged and not downloaded.exists():
             return Step.DOWNLOADING
         path = slots.path(spare) if staged else downloaded
         try:
             if not attempt.known:
                 await self._unless_newer(self._p.rehearse(path, digest))
-            await asyncio.to_thread(self._active.load, path, digest)
+            await self._blocking(self._active.load, path, digest)
         except Corrupt:
             downloaded.unlink(missing_ok=True)
             raise
-        await asyncio.to_thread(self._stage, path, digest, staged=staged)
+        await self._blocking(self._stage, path, digest, staged=staged)
         return Step.STAGED
 
     def _stage(self, path: Path, digest: str, *, staged: bool) -> None:
@@ -315,6 +322,15 @@ class Updater:
             self._p.journal.begin(attempt)
         except FoglineError as error:
             log.warning("journal not written", code=error.code, reason=error.message)
+
+    async def _blocking(self, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """On a thread. It outlives a task that is cancelled meanwhile, so :meth:`stop` waits for it."""
+
+        def alone() -> T:
+            with self._busy:
+                return work(*args, **options)
+
+        return await asyncio.to_thread(alone)
 
     def _tell(self, attempt: Attempt, state: AssignmentState, code: str = "", message: str = "") -> None:
         self._p.tell(attempt.desired, state, code, message)

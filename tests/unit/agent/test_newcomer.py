@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +92,34 @@ async def test_restarts_in_good_order_are_no_crash_loop_of_an_attempt(device: De
         device.updater.stop()
         assert device.serves() == slow.artifact_digest
         device.told.clear()
+
+
+async def test_an_end_in_good_order_while_an_attempt_ends_does_not_bring_that_back(device: Device) -> None:
+    first = device.offer(1, GOOD)
+    await device.run(first)
+    poisoned = device.offer(2, POISONED, probation_s=60)
+    await device.run(poisoned, until=0, goal=lambda: (2, "PROBATION", "") in device.told)
+    device.boot()  # a start that is to be forgiven
+    journal, stopping = device.updater.journal, [threading.Thread(target=device.updater.stop)]
+    begin = journal.begin
+
+    def slowly(attempt) -> None:
+        if threading.current_thread() in stopping:
+            time.sleep(0.3)
+        begin(attempt)
+
+    def stop() -> None:
+        journal.begin = slowly
+        stopping[0].start()
+        time.sleep(0.1)
+
+    device.finished = stop
+    await device.run(poisoned, whatever=device.ask)
+    stopping[0].join()
+    assert device.last == (2, "REVERTED", "model_not_finite")
+    device.boot()
+    device.updater.resume()
+    assert (device.updater.journal.ledger.attempt, device.serves()) == (None, first.artifact_digest)
 
 
 async def test_watch_ends_and_lets_go_of_the_model_before(device: Device) -> None:
