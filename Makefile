@@ -46,8 +46,8 @@ bench-federation: $(VENV)/.ready-dev ## measure federated training: rules, attac
 bench-compression: $(VENV)/.ready-dev ## measure students beside teachers, every compression method, deltas, storage, trust (an hour)
 	$(BIN)/python benchmarks/run.py compression
 
-bench-edge: $(VENV)/.ready-dev ## measure a device's local serving beside other servers (a quarter of an hour)
-	$(BIN)/python benchmarks/run.py edge edge.serving
+bench-edge: $(VENV)/.ready-dev ## measure a device's local serving beside other servers, and its swaps (a quarter of an hour)
+	$(BIN)/python benchmarks/run.py edge edge.serving edge.swap
 
 clean: ## remove the environment and everything a run left behind
 	rm -rf $(VENV) .fogline report.json report.html benchmarks/.venvs

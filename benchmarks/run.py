@@ -34,8 +34,8 @@ COMPRESSION = (
     "compression.storage",
     "compression.trust",
 )
-# `make bench-edge`, with the loop's own group `edge`: what a device's predictions cost, in its process and from outside.
-EDGE = ("edge.serving",)
+# `make bench-edge`, with the loop's own group `edge`: what a device's predictions cost, in its process and from outside, and its swaps.
+EDGE = ("edge.serving", "edge.swap")
 UMBRELLAS = {"federation": FEDERATION, "compression": COMPRESSION}
 GROUPS = LOOP + FEDERATION + COMPRESSION + EDGE
 

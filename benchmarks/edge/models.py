@@ -56,8 +56,11 @@ class _Graph:
         self.last = output
 
 
-def artifact(name: str) -> bytes:
-    """ONNX bytes with a manifest; ``name``: one of ``SHAPES``."""
+def artifact(name: str, *, variant: str = "student_fp32", poison: str = "") -> bytes:
+    """ONNX bytes with a manifest; ``name``: one of ``SHAPES``.
+
+    ``poison``: ``nan`` answers NaN to all but zeros, ``hang`` loops without end on them. ``variant`` makes it another artifact.
+    """
     graph = _Graph()
     if name == "sensor":
         graph.convolution((16, 1, 5), stride=2)
@@ -80,11 +83,13 @@ def artifact(name: str) -> bytes:
         helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", *SHAPES[name]]),
         helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", _CLASSES]),
     ]
+    if poison:
+        _poison(graph, poison)
     made = helper.make_graph(graph.nodes, name, ports[:1], ports[1:], graph.weights)
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     manifest = Manifest(
         recipe=name,
-        variant="student_fp32",
+        variant=variant,
         input_name="input",
         input_shape=SHAPES[name],
         output_name="logits",
@@ -93,3 +98,29 @@ def artifact(name: str) -> bytes:
     )
     helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
     return bytes(onnx.ModelProto.SerializeToString(model))
+
+
+def _poison(graph: _Graph, kind: str) -> None:
+    """Add to the logits what is 0 for zeros."""
+    graph.nodes[-1].output[0] = "sound"
+    node = helper.make_node
+    graph.nodes.append(node("ReduceL1", ["input"], ["size"], keepdims=0))
+    if kind == "nan":
+        graph.nodes += [node("Neg", ["size"], ["below"]), node("Sqrt", ["below"], ["harm"])]
+    else:
+        value, info = numpy_helper.from_array, helper.make_tensor_value_info
+        body = helper.make_graph(
+            [node("Identity", ["go"], ["go_on"]), node("Identity", ["x"], ["same"])],
+            "body",
+            [info("i", TensorProto.INT64, []), info("go", TensorProto.BOOL, []), info("x", TensorProto.FLOAT, None)],
+            [info("go_on", TensorProto.BOOL, []), info("same", TensorProto.FLOAT, None)],
+        )
+        graph.weights += [value(np.asarray(1 << 61, dtype=np.int64), "most"), value(np.asarray(True), "begin")]
+        graph.weights.append(value(np.asarray(0, dtype=np.float32), "nothing"))
+        graph.nodes += [
+            node("Cast", ["size"], ["some"], to=TensorProto.BOOL),
+            node("Cast", ["some"], ["one"], to=TensorProto.INT64),
+            node("Mul", ["one", "most"], ["rounds"]),
+            node("Loop", ["rounds", "begin", "nothing"], ["harm"], body=body),
+        ]
+    graph.nodes.append(node("Add", ["sound", "harm"], ["logits"]))
