@@ -10,7 +10,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,16 @@ class Spool:
             self._db.close()
 
     def _insert(self, frame: Frame) -> None:
+        """A report is flushed: what it tells of is settled in the journal next, and would never be told again."""
+        if isinstance(frame, TelemetryWindow):
+            return self._write(frame)
+        self._db.execute("PRAGMA synchronous=FULL")
+        try:
+            return self._write(frame)
+        finally:
+            self._db.execute("PRAGMA synchronous=NORMAL")
+
+    def _write(self, frame: Frame) -> None:
         kind = type(frame).__name__
         with self._db:
             self._db.execute("INSERT INTO frames VALUES (?, ?, ?)", (frame.seq, kind, json.dumps(asdict(frame))))
@@ -158,8 +168,11 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _frame_from(kind: str, body: str) -> Frame:
-    raw: dict[str, Any] = json.loads(body)
-    if kind == Report.__name__:
+    form = Report if kind == Report.__name__ else TelemetryWindow
+    known = {each.name for each in fields(form)}
+    # What an agent of a later version has added is left out: the rest must not be lost with it.
+    raw: dict[str, Any] = {name: value for name, value in json.loads(body).items() if name in known}
+    if form is Report:
         return Report(**raw)
     for name in ("latency_us", "confidence_pct"):
         raw[name] = Sketch(**raw[name])

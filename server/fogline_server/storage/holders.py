@@ -149,6 +149,7 @@ KEEPS_NOTHING: Mapping[str, str] = {
     "devices.tags": "words",
     "devices.recipes": "words",
     "devices.attributes": "what a device says of itself",
+    "devices.drift": "what a device said of its inputs, and of which artifact",
     "rounds.cohort": "devices",
     "events.data": "what happened",
     "schedules.last_result": "what was started, which has a row of its own",

@@ -64,6 +64,23 @@ def test_restart_keeps_frames_and_numbers_go_on_growing(path: Path) -> None:
     assert Spool(path, now=0.0).put(REPORT) > last, "even when nothing is left and the clock went back"
 
 
+def test_frames_of_an_earlier_and_of_a_later_agent_are_sent(path: Path) -> None:
+    spool = Spool(path, now=1.0)
+    told = replace(window(), drift={"mean_0": 0.5}, drift_inputs=200)
+    for frame in (REPORT, told):
+        spool.put(frame)
+    spool.close()
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE frames SET body = json_set(body, '$.of_tomorrow', 1)")
+    later = Spool(path, now=1.0)
+    assert [replace(frame, seq=0) for frame in later.pending(after=0)] == [REPORT, replace(told, class_counts=[0, 1])]
+    later.close()
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE frames SET body = json_remove(body, '$.of_tomorrow', '$.drift', '$.drift_inputs')")
+    earlier = Spool(path, now=1.0).pending(after=0)
+    assert [replace(frame, seq=0) for frame in earlier] == [REPORT, replace(window(), class_counts=[0, 1])]
+
+
 def test_lost_file_does_not_reuse_numbers(path: Path) -> None:
     spool = Spool(path, now=time.time())
     last = spool.put(REPORT)
