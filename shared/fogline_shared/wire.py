@@ -178,7 +178,7 @@ def _telemetry_from_pb(t: pb.TelemetryWindow) -> TelemetryWindow:
         confidence_pct=_sketch_from_pb(t.confidence_pct),
         class_counts=tuple(t.class_counts),
         dropped_windows=t.dropped_windows,
-        drift=dict(t.drift),
+        drift=dict(sorted(t.drift.items())),
         drift_inputs=t.drift_inputs,
     )
 

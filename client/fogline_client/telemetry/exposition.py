@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterator
 
@@ -29,8 +30,8 @@ class Exposition:
         seen = self._recorder.overview()
         yield from _sample("predictions_total", "counter", seen.predictions)
         yield from _sample("errors_total", "counter", seen.errors)
-        yield from _summary("latency_seconds", seen.latency_us, lately=seen.lately.latency_us, unit=1e-6)
-        yield from _summary("confidence", seen.confidence_pct, lately=seen.lately.confidence_pct, unit=1e-2)
+        yield from _summary("latency_seconds", seen.latency_us, lately=seen.lately.latency_us, unit=1e-6, most=math.inf)
+        yield from _summary("confidence", seen.confidence_pct, lately=seen.lately.confidence_pct, unit=1e-2, most=1.0)
 
     def _active(self) -> Iterator[str]:
         model = self._predictor.model
@@ -59,12 +60,12 @@ def _sample(name: str, kind: str, value: float) -> tuple[str, str]:
     return f"# TYPE fogline_agent_{name} {kind}", f"fogline_agent_{name} {value}"
 
 
-def _summary(name: str, total: Sketch, *, lately: Sketch, unit: float) -> Iterator[str]:
-    """Quantiles of what was lately, sum and count since the start."""
+def _summary(name: str, total: Sketch, *, lately: Sketch, unit: float, most: float) -> Iterator[str]:
+    """Quantiles of what was lately, at most ``most``, sum and count since the start."""
     yield f"# TYPE fogline_agent_{name} summary"
     if lately.count:
         for q in _QUANTILES:
-            yield f'fogline_agent_{name}{{quantile="{q}"}} {lately.quantile(q) * unit:.6g}'
+            yield f'fogline_agent_{name}{{quantile="{q}"}} {min(most, lately.quantile(q) * unit):.6g}'
     yield f"fogline_agent_{name}_sum {total.sum * unit:.9g}"
     yield f"fogline_agent_{name}_count {total.count}"
 

@@ -89,6 +89,13 @@ def test_counts_go_on_over_windows_and_quantiles_are_of_late(device: Device) -> 
     assert device.read()["fogline_agent_spool_dropped_total"] == 2
 
 
+def test_nobody_is_more_than_certain(device: Device) -> None:
+    """A bucket's middle may lie above the largest value that there is."""
+    device.serve(artifact(scale=50.0))
+    device.predictor.predict(example(1))
+    assert device.read()["fogline_agent_confidence,quantile=0.99"] == 1
+
+
 def test_errors_are_counted(device: Device) -> None:
     device.serve(artifact())
     assert device.predictor.model is not None
