@@ -9,11 +9,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fogline_server.db import events
-from fogline_server.distillation.choice import CONTROL, TEACHER
+from fogline_server.distillation.choice import TEACHER
 from fogline_server.registry.service import ready_release
+from fogline_server.registry.students import ChosenStudent, chosen_student
 from fogline_server.registry.tables import Release
 from fogline_server.training import lifecycle
-from fogline_server.training.service import create_run, get_run
+from fogline_server.training.service import create_run
 from fogline_server.training.spec import RunSpec
 from fogline_server.training.tables import Run
 from fogline_shared.errors import Conflict, InvalidInput
@@ -37,20 +38,21 @@ def create_run_from(session: Session, spec: RunSpec, reference: str, *, now: dat
         raise InvalidInput("run_of_other_recipe", message)
     source = _source(session, release, spec.size)
     run = create_run(session, replace(spec, init_from=source.params_digest), now=now, actor=actor)
-    run.statistics = source.statistics
-    facts = {"release": release.id, "release_name": release.name, "source": source.id}
+    run.statistics = dict(source.statistics)
+    facts = {"release": release.id, "release_name": release.name, "source": source.run_id}
     events.record(session, "run.initialised", "run", run.id, actor=actor, **facts)
     return run
 
 
-def _source(session: Session, release: Release, size: str) -> Run:
-    """The run that trained what was released in that size."""
-    runs = release.lineage.get("runs", {})
-    role = TEACHER if size == TEACHER else release.report.get("choice", {}).get("chosen", CONTROL)
-    if size not in {TEACHER, "student"} or role not in runs:
+def _source(session: Session, release: Release, size: str) -> ChosenStudent:
+    """The float parameters that were released in that size."""
+    if size == "student":
+        return chosen_student(session, release)
+    run = session.get(Run, release.lineage.get("runs", {}).get(TEACHER, "")) if size == TEACHER else None
+    if run is None or run.params_digest is None:
         text = f"release {release.name!r} has no float parameters of size {size!r}: no run of ours trained it"
         raise Conflict("release_without_run", text)
-    return get_run(session, runs[role])
+    return ChosenStudent(run_id=run.id, params_digest=run.params_digest, statistics=run.statistics or {})
 
 
 def extend_run(session: Session, run_id: str, rounds: int, *, now: datetime, actor: str) -> Run:

@@ -16,8 +16,12 @@ from fogline_shared.errors import Conflict
 
 @dataclass(frozen=True, kw_only=True)
 class ChosenStudent:
-    """``params_digest``: a safetensors blob; ``statistics``: the standardisation it was trained with, as JSON."""
+    """``params_digest``: a safetensors blob; ``statistics``: the standardisation it was trained with, as JSON.
 
+    ``run_id``: the run that trained it, or that a student taught at the cloud began from.
+    """
+
+    run_id: str
     params_digest: str
     statistics: Mapping[str, Any]
 
@@ -33,4 +37,4 @@ def chosen_student(session: Session, release: Release) -> ChosenStudent:
     if run is None or digest is None:
         text = f"release {release.name!r} has no float parameters: no run of ours trained it"
         raise Conflict("release_without_run", text, release=release.name)
-    return ChosenStudent(params_digest=digest, statistics=run.statistics or {})
+    return ChosenStudent(run_id=run.id, params_digest=digest, statistics=run.statistics or {})

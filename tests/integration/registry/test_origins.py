@@ -70,6 +70,20 @@ def test_a_run_starts_from_the_released_students_weights_and_standardisation(
     assert told.data == {"release": "rel_1", "release_name": "first", "source": source.id}
 
 
+def test_a_run_starts_from_a_student_that_was_taught_at_the_cloud(
+    database: Database, blobs: BlobStore, source: Run
+) -> None:
+    taught = blobs.put([b"what the teacher made of the run's parameters"]).digest
+    with database.transaction() as session:
+        release = session.get_one(Release, "rel_1")
+        release.lineage = {"runs": {"student": source.id}, "taught": {"digest": taught}}
+    run_id, _ = start(database)
+    with database.read() as session:
+        run = service.get_run(session, run_id)
+    assert run.spec["init_from"] == taught
+    assert run.statistics == source.statistics
+
+
 def test_a_released_run_is_not_extended_and_one_that_is_not_released_is(database: Database, source: Run) -> None:
     with database.transaction() as session, pytest.raises(Conflict, match="'first'") as caught:
         origins.extend_run(session, source.id, 1, now=utc_now(), actor="key_1")
