@@ -128,14 +128,14 @@ def enroll(
 ) -> None:
     """Trade a token for this device's certificate, and write its settings."""
     with failures(as_json=as_json):
+        from fogline_client import acceptance, state_format
         from fogline_client import enroll as enrolment
-        from fogline_client import identity, state_format
         from fogline_client.inference.engines.base import load_engine
-        from fogline_client.trust import check
         from fogline_shared.plugins import require_entry_point
         from fogline_shared.recipe import GROUP
 
         state = StateDir(root=state_dir)
+        acceptance.finish(state)
         if state.identity.exists() and not replace:
             raise Conflict("already_enrolled", f"{state_dir} already has an identity; --replace gives it up")
         chosen = _overrides(recipe, option, port, socket_path, serving, source, source_option, attribute)
@@ -156,9 +156,7 @@ def enroll(
         issued, offered = asyncio.run(
             enrolment.enroll(token, device_name=config.name, device_class=config.device_class)
         )
-        state.journal.unlink(missing_ok=True)
-        check.begin(state.trust, root or offered)
-        identity.save(issued, state.identity)
+        acceptance.accept(state, issued, root or offered)
         facts = {"device_id": issued.device_id, "name": config.name, "gateway": issued.gateway_target}
         say(facts, f"enrolled {config.name} as {issued.device_id}; now: fogline-agent run", as_json=as_json)
 
@@ -185,7 +183,7 @@ def run_agent(
 ) -> None:
     """Serve predictions and stay in sync until SIGINT or SIGTERM. Options override what `enroll` wrote."""
     with failures(as_json=False):
-        from fogline_client import state_format
+        from fogline_client import acceptance, state_format
         from fogline_client.agent import Agent, only_agent
 
         state = StateDir(root=state_dir)
@@ -197,6 +195,7 @@ def run_agent(
         settings.require(state.config)
         with only_agent(state.lock):
             state_format.bring_up(state)
+            acceptance.finish_if_possible(state)
             config = settings.load(state.config, overrides=overrides)
             asyncio.run(_until_signal(Agent(state, config).run))
 

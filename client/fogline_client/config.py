@@ -82,8 +82,9 @@ class StateDir:
 
     def create(self) -> None:
         """Make the folder, for this user only; raises Exhausted ``disk_full``."""
-        with durable.full_disk_named(self.root):
-            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        root = self.root.absolute()
+        durable.make_folder(root.parent)
+        durable.make_folder(root, mode=0o700)
 
     @property
     def config(self) -> Path:
@@ -92,6 +93,10 @@ class StateDir:
     @property
     def identity(self) -> Path:
         return self.root / "identity.json"
+
+    @property
+    def enrolled(self) -> Path:
+        return self.root / "enrolled.json"
 
     @property
     def slots(self) -> Path:
