@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from artifacts import CLASSES, SHAPE, artifact, example
+from poisoned import hanging, marked
 from tiny_recipe import Tiny
 from tiny_release import trained
 
@@ -45,6 +47,35 @@ def test_bound_and_batched_runs_agree(engine):
         bound.input[0] = x
         bound.run()
         assert np.allclose(bound.output[0], expected, atol=1e-5)
+
+
+def test_a_stopped_session_never_answers_again(engine):
+    session = engine.open(artifact())
+    assert session.run(example(2)[None])[0].argmax() == 2
+    session.stop()
+    with pytest.raises(Exception, match=r"stopped|terminate"):  # whatever the engine raises
+        session.run(example(2)[None])
+
+
+@pytest.mark.parametrize("name", ["onnxruntime_cpu", "onnxruntime_providers"])  # a loop is one operator to OpenVINO
+def test_a_run_that_does_not_end_is_told_to(name):
+    session = load_engine(name).open(hanging())
+    assert session.run(example(2)[None])[0].argmax() == 2
+    said = []
+
+    def run():
+        try:
+            session.run(marked(2)[None])
+        except Exception as error:  # whatever the engine raises
+            said.append(error)
+
+    caller = threading.Thread(target=run, daemon=True)
+    caller.start()
+    caller.join(0.1)
+    assert caller.is_alive()
+    session.stop()
+    caller.join(20)
+    assert len(said) == 1
 
 
 def test_threads_share_a_session(engine):

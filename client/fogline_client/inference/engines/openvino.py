@@ -87,7 +87,7 @@ class OpenVinoSession:
         return result
 
     def stop(self) -> None:
-        """Cancel the requests; OpenVINO looks at it between operators."""
+        """Cancel the requests; OpenVINO looks at it between operators, and a loop is one."""
         self._stopped = True
         for request in self._requests:
             request.cancel()
