@@ -27,6 +27,7 @@ async def test_a_device_lives_loses_its_agent_its_right_and_its_coordinator(
     agent.start()
     assignment = cloud.roll_out(agent.device_id, cloud.publish(artifact()))
     await cloud.ends(assignment, AssignmentState.SUCCEEDED)
+    await until(lambda: agent.status()["online"])  # what it tells of itself is behind what it does
     assert await examined(agent) == (0, set())
 
     async with asyncio.timeout(5):
