@@ -29,7 +29,7 @@ def metrics(choosing: float, judging: float, size: int, p50: float = 50.0) -> di
 def concluded(measured: list[dict | str], **limits: float) -> Conclusion:
     """Of chains by place: what was measured of each, or the code it failed with."""
     data = Dataset(x=np.zeros((3, 6, 32), np.float32), y=np.zeros(3, np.int64))
-    student = ChosenStudent(params_digest="p" * 64, statistics={})
+    student = ChosenStudent(run_id="run_1", params_digest="p" * 64, statistics={})
     source = Source(recipe=load_recipe("tiny"), student=student, params=b"", model=b"", model_digest="m" * 64, seed=0)
     vars(source)["evidence"] = Evidence(kind="holdout", choosing=data, judging=data)
     space = entries([Chain.parse(text) for text in TEXTS[: len(measured)]], steps=9)
