@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from fogline_server.reporting.scatter import Tick
+
 WIDTH, HEIGHT = 520.0, 180.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 42.0, 92.0, 12.0, 24.0
 
@@ -29,12 +31,6 @@ class Line:
     dots: Sequence[tuple[float, float, str]]
     label_x: float
     label_y: float
-    label: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tick:
-    at: float
     label: str
 
 

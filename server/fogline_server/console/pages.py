@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 
 from fastapi import APIRouter, FastAPI, Path, Request, Response
 from fastapi.responses import RedirectResponse
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import ChoiceLoader, Environment, PackageLoader
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 from fogline_server.access import service
 from fogline_server.access.keys import KeyRing
 from fogline_server.access.service import SESSION_COOKIE, Principal
-from fogline_server.console import charts, run_view, scatter, search_view, view
+from fogline_server.console import charts, run_view, search_view, view
 from fogline_server.db.base import utc_now
 from fogline_server.db.database import Database
 from fogline_shared.errors import Unauthenticated
@@ -37,19 +37,13 @@ SECURITY_HEADERS = {
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 _templates = Environment(
-    loader=PackageLoader("fogline_server.console"),
-    autoescape=select_autoescape(),
+    loader=ChoiceLoader([PackageLoader("fogline_server.console"), PackageLoader("fogline_server.reporting", ".")]),
+    autoescape=True,
     trim_blocks=True,
     lstrip_blocks=True,
     auto_reload=False,
 )
-_templates.globals.update(
-    job_share=view.job_share,
-    WIDTH=charts.WIDTH,
-    HEIGHT=charts.HEIGHT,
-    SCATTER_WIDTH=scatter.WIDTH,
-    SCATTER_HEIGHT=scatter.HEIGHT,
-)
+_templates.globals.update(job_share=view.job_share, WIDTH=charts.WIDTH, HEIGHT=charts.HEIGHT)
 
 
 def mount(app: FastAPI) -> None:

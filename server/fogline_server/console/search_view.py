@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from fogline_server.console.scatter import Form, Scatter, scatter
 from fogline_server.jobs.tables import Job
 from fogline_server.registry.tables import Release
+from fogline_server.reporting.scatter import Form, Scatter, kind_of, scatter
 from fogline_server.search.service import get_search
 from fogline_server.search.tables import Search
 
@@ -61,14 +61,9 @@ def _best_first(candidate: Mapping[str, Any]) -> tuple[bool, float, int]:
 
 def _form(candidate: Mapping[str, Any], pick: str | None) -> Form:
     metrics = candidate["metrics"]
-    if candidate["name"] == pick:
-        kind = "pick"
-    elif candidate["front"]:
-        kind = "front"
-    else:
-        kind = "beaten"
     accuracy, size = metrics["choosing"]["accuracy"], metrics["bytes_zstd"]
     title = f"{candidate['chain']}: {accuracy:.1%} right, {size:,} bytes as sent, {metrics['p50_us']:g} µs"
+    kind = kind_of(candidate["name"], front=candidate["front"], pick=pick)
     return Form(name=candidate["name"], kind=kind, size=size, accuracy=accuracy, title=title)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from fogline_server.demo.story import VARIANTS
 from fogline_server.reporting import page as reporting
+from fogline_server.reporting.scatter import Form, Scatter, kind_of, scatter
 from fogline_shared import __version__
 
 Row = Mapping[str, Any]
@@ -155,16 +156,20 @@ def _charts(told: Row) -> dict[str, Any]:
         name: reporting.points([(p["round"], p["accuracy"]) for p in curve], longest=longest)
         for name, curve in told["curves"].items()
     }
-    return {"curves": curves, "rounds": longest, "forms": _forms(told["search"]["forms"])}
+    return {"curves": curves, "rounds": longest, "forms": _forms(told["search"])}
 
 
-def _forms(forms: Sequence[Row]) -> dict[str, Any]:
-    """Where each form of the student lies: bytes to the right, up to the largest's; accuracy upwards, between the least and the best."""
-    largest = max(form["size"] for form in forms)
-    low = min(form["accuracy"] for form in forms) - 0.005
-    high = max(form["accuracy"] for form in forms) + 0.005
-    placed = [
-        {**form, "at": reporting.place(form["size"] / largest, (form["accuracy"] - low) / (high - low))}
-        for form in forms
-    ]
-    return {"placed": placed, "low": low, "high": high, "largest": largest}
+def _forms(search: Row) -> Scatter | None:
+    """Where each form of the student lies."""
+    return scatter(
+        [
+            Form(
+                name=form["name"],
+                kind=kind_of(form["name"], front=form["front"], pick=search["pick"]),
+                size=form["size"],
+                accuracy=form["accuracy"],
+                title=form["chain"],
+            )
+            for form in search["forms"]
+        ]
+    )

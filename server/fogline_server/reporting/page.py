@@ -23,8 +23,3 @@ def points(curve: Sequence[tuple[int, float]], *, longest: int) -> str:
     return " ".join(
         f"{_LEFT + _WIDTH * (at - 1) / max(1, longest - 1):.1f},{_BOTTOM - _HEIGHT * share:.1f}" for at, share in curve
     )
-
-
-def place(right: float, up: float) -> tuple[float, float]:
-    """Where a point lies in a frame whose sides are 1 long: x and y as SVG counts them."""
-    return round(_LEFT + _WIDTH * right, 1), round(_BOTTOM - _HEIGHT * up, 1)

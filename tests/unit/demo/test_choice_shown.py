@@ -144,8 +144,9 @@ def test_the_search_is_shown_with_its_pick_and_why_not_the_others(show) -> None:
     assert "77.5" in said
 
 
-def test_the_chart_of_forms_fills_those_that_no_other_beats() -> None:
+def test_the_chart_of_forms_names_those_that_no_other_beats_and_rings_the_pick() -> None:
     said = report.page(facts(distilled_right=306))
-    assert said.count('class="beaten"') == 1
-    assert said.count('r="7"') == 1
-    assert 'cx="580.0"' in said  # the largest form, at the right
+    assert said.count('class="dot beaten"') == 1
+    assert said.count('class="ring"') == 1
+    assert 'cx="876.0"' in said  # the largest form, at the right
+    assert '">int8_static-c0ffee</text>' in said

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 
-from fogline_server.console.scatter import HEIGHT, WIDTH, Form, scatter
+from fogline_server.reporting.scatter import HEIGHT, WIDTH, Form, scatter
 
 
 def form(name: str, size: int, accuracy: float, kind: str = "front") -> Form:

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fogline_server.console.charts import Tick
-
 WIDTH, HEIGHT = 900.0, 320.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 24.0, 14.0, 40.0
 # Between the texts of neighbours; and what of the width a text at the right edge may need.
 _GAP, _TEXT = 14.0, 260.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tick:
+    """A place on an axis, and what stands there."""
+
+    at: float
+    label: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +51,16 @@ class Scatter:
     dots: Sequence[Dot]
     x_ticks: Sequence[Tick]
     y_ticks: Sequence[Tick]
+    width: float = WIDTH
+    height: float = HEIGHT
     left: float = _LEFT
     right: float = WIDTH - _RIGHT
     bottom: float = HEIGHT - _BOTTOM
+
+
+def kind_of(name: str, *, front: bool, pick: str | None) -> str:
+    """A form's kind."""
+    return "pick" if name == pick else "front" if front else "beaten"
 
 
 def scatter(forms: Sequence[Form]) -> Scatter | None:
