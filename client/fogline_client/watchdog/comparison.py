@@ -5,7 +5,6 @@ What the device sees changes (somebody sleeps, the light goes out) and so does h
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -68,7 +67,7 @@ def worse(digest: str, now: Answers, then: Answers, classes: int, limits: Watchd
 
 def slow(digest: str, now: Answers, then: Answers, limits: WatchdogLimits) -> Alarm | None:
     """The median is many times what it was, and by more than anybody's noise."""
-    new, old = statistics.median(now.took_us), statistics.median(then.took_us)
+    new, old = float(np.median(now.took_us)), float(np.median(then.took_us))
     if new <= limits.slower * old or new - old <= limits.slower_ms * 1e3:
         return None
     return Alarm(digest, "model_slow", f"{new / 1e3:.3g} ms where the model before takes {old / 1e3:.3g} ms")
@@ -76,7 +75,7 @@ def slow(digest: str, now: Answers, then: Answers, limits: WatchdogLimits) -> Al
 
 def unsure(digest: str, now: Answers, then: Answers, classes: int, limits: WatchdogLimits) -> Alarm | None:
     """The mean confidence fell to nearly what guessing has."""
-    new, old, chance = statistics.fmean(now.confidences), statistics.fmean(then.confidences), 1 / classes
+    new, old, chance = float(np.mean(now.confidences)), float(np.mean(then.confidences)), 1 / classes
     if new - chance >= limits.confidence_share * (old - chance):
         return None
     return Alarm(
