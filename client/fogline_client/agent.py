@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import fcntl
 import os
 import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -46,11 +43,11 @@ from fogline_client.telemetry.recorder import Recorder
 from fogline_client.telemetry.spool import Spool
 from fogline_client.training.host import host_of
 from fogline_client.trust.check import TufTrust
-from fogline_client.updater import Updater, UpdaterParts
+from fogline_client.updater import Fetch, Updater, UpdaterParts
 from fogline_client.watchdog.watchdog import Watchdog
 from fogline_shared import __version__
 from fogline_shared.backoff import full_jitter
-from fogline_shared.errors import Conflict, FoglineError
+from fogline_shared.errors import FoglineError
 from fogline_shared.longevity import settle
 from fogline_shared.protocol import INLINE_BYTES, DesiredState, Hello, Report, Scalar, TaskOffer
 from fogline_shared.states import AssignmentState
@@ -63,27 +60,6 @@ _STATUS_EVERY_S = 1.0
 _LOOK_EVERY_S = 30.0
 # Of memory that transfers gave back. Little: a device may have little.
 _KEEP_BYTES = 8 << 20
-
-
-@contextlib.contextmanager
-def only_agent(lock: Path) -> Iterator[None]:
-    """Hold the folder for this process; raises Conflict ``already_running``. The kernel frees it however we die."""
-    with durable.full_disk_named(lock):
-        try:
-            file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            if error.errno != errno.EROFS:
-                raise
-            # A disk that Linux has remounted after a fault. Predicting needs none; the folder can be locked too.
-            file = os.open(lock if lock.exists() else lock.parent, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Conflict("already_running", f"another agent runs in {lock.parent}") from error
-        yield
-    finally:
-        os.close(file)
 
 
 class Agent:
@@ -122,7 +98,14 @@ class Agent:
         slots = Slots(state.slots)
         fetch = Deltas(slots, ask=self._sync.deltas, fetch=self._sync.fetch).fetch
         trust = TufTrust(state.trust, self._sync.metadata, self._sync.online.wait)
-        self._updater = Updater(
+        self._updater = self._make_updater(slots, fetch, trust)
+        self._personal = self._make_personal(slots)
+        self._host = host_of(state, config)
+        self._tasks = self._make_tasks(self._make_measuring(slots, fetch, trust))
+
+    def _make_updater(self, slots: Slots, fetch: Fetch, trust: TufTrust) -> Updater:
+        state, config = self._state, self._config
+        return Updater(
             UpdaterParts(
                 slots=slots,
                 journal=Journal(state.journal),
@@ -136,7 +119,10 @@ class Agent:
                 waits=self._waits,
             )
         )
-        self._personal = Personal(
+
+    def _make_personal(self, slots: Slots) -> Personal:
+        state, config = self._state, self._config
+        return Personal(
             PersonalParts(
                 folder=state.personal,
                 recipe=config.recipe,
@@ -149,7 +135,10 @@ class Agent:
                 after_s=config.personalise_after_s,
             )
         )
-        measuring = Measuring(
+
+    def _make_measuring(self, slots: Slots, fetch: Fetch, trust: TufTrust) -> Measuring:
+        state, config = self._state, self._config
+        return Measuring(
             MeasuringParts(
                 folder=state.measuring,
                 slots=slots,
@@ -162,8 +151,10 @@ class Agent:
                 engine_options=config.engine_options,
             )
         )
-        self._host = host_of(state, config)
-        self._tasks = Tasks(
+
+    def _make_tasks(self, measuring: Measuring) -> Tasks:
+        state, config = self._state, self._config
+        return Tasks(
             TaskParts(
                 recipe=config.recipe,
                 facts=self._facts,

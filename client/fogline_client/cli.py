@@ -184,7 +184,8 @@ def run_agent(
     """Serve predictions and stay in sync until SIGINT or SIGTERM. Options override what `enroll` wrote."""
     with failures(as_json=False):
         from fogline_client import acceptance, state_format
-        from fogline_client.agent import Agent, only_agent
+        from fogline_client.agent import Agent
+        from fogline_client.lock import only_agent
 
         state = StateDir(root=state_dir)
         overrides = _overrides(recipe, option, port, socket_path, serving, source, source_option, attribute)

@@ -17,6 +17,7 @@ from fogline_server.api.auth import authorise
 from fogline_server.api.limits import MAX_ARTIFACT_BYTES, BodyLimit
 from fogline_server.api.problems import Problem, responses
 from fogline_server.api.routers import (
+    aliases,
     api_keys,
     devices,
     enrollment_tokens,
@@ -47,6 +48,7 @@ ROUTERS = (
     populations.router,
     releases.router,
     releases.uploads,
+    aliases.router,
     picks.router,
     searches.router,
     notes.router,

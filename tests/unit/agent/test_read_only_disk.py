@@ -20,8 +20,8 @@ from artifacts import artifact
 from lone_device import LoneDevice
 
 from fogline_client import durable
-from fogline_client.agent import only_agent
 from fogline_client.doctor.patient import Machine, Patient
+from fogline_client.lock import only_agent
 from fogline_server.devices.authority import CertificateAuthority
 from fogline_shared.errors import Conflict, Exhausted
 

@@ -1,4 +1,4 @@
-"""/v1/releases and /v1/aliases: model versions, their variants and artifacts."""
+"""/v1/releases: model versions, their variants and artifacts."""
 
 from __future__ import annotations
 
@@ -155,22 +155,6 @@ class VerificationView(Resource):
     blobs_checked: int
     bytes_checked: int
     problems: list[ProblemView]
-
-
-class AliasView(Resource):
-    name: str
-    release_id: str
-    moved_at: datetime
-
-
-class Aliases(Resource):
-    items: list[AliasView]
-
-
-class AliasTarget(schemas.Request):
-    """``release``: id, name or another alias."""
-
-    release: Id
 
 
 def _show(session: Session, release: Release) -> ReleaseView:
@@ -335,19 +319,3 @@ def verify_release(services: Parts, release: PathId) -> VerificationView:
     """Hash every byte of a READY release again. Problems are in the answer."""
     with services.db.read() as session:
         return VerificationView.model_validate(service.verify(session, services.blobs, release))
-
-
-@router.get("/aliases")
-def list_aliases(services: Parts) -> Aliases:
-    """Every movable name and the release it is on."""
-    with services.db.read() as session:
-        return Aliases(items=[AliasView.model_validate(row) for row in service.list_aliases(session)])
-
-
-@router.put("/aliases/{alias:id}", responses=responses(404, 409))
-def set_alias(services: Parts, who: Caller, alias: PathId, body: AliasTarget) -> AliasView:
-    """Move a name to a READY release, or make it."""
-    with services.db.transaction() as session:
-        row = service.set_alias(session, alias, body.release, now=utc_now(), actor=who.actor)
-        session.flush()
-        return AliasView.model_validate(row)

@@ -138,6 +138,13 @@ def compress(
     on_devices = None
     if device_class is not None and search["pick"] is not None:
         on_devices = _pick_on_devices(connection, search["result"]["release"]["name"], device_class, limits)
+    _tell(search, on_devices, device_class, as_json=as_json)
+
+
+def _tell(
+    search: dict[str, Any], on_devices: dict[str, Any] | None, device_class: str | None, *, as_json: bool
+) -> None:
+    """Print what was found; raises CliError ``nothing_fits``."""
     if as_json:
         show.json_out(search if on_devices is None else {"search": search, "pick": on_devices})
     else:

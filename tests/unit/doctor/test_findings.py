@@ -2,89 +2,40 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import socket
 import sqlite3
-import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 
-import grpc
 import psutil
 import pytest
 from artifacts import artifact, example
 from endless_models import endless, hungry
-from lone_device import DAY, NOW, LoneDevice
+from examined_device import Device
+from lone_device import DAY, NOW
 from typer.testing import CliRunner
 
 from fogline_client import durable
-from fogline_client.agent import only_agent
 from fogline_client.cli import app
-from fogline_client.doctor import examination, network, packages
+from fogline_client.doctor import examination, packages
 from fogline_client.doctor.examination import examine
 from fogline_client.doctor.findings import Finding
-from fogline_client.doctor.patient import Machine, Patient
+from fogline_client.doctor.patient import Patient
 from fogline_client.inference.predictor import Predictor
 from fogline_client.journal import Attempt, Journal, Step, Watch
 from fogline_client.slots import Pointer
 from fogline_client.telemetry.spool import CAPACITY, Spool
 from fogline_client.trust import floor
 from fogline_client.trust.floor import Floor
-from fogline_server.devices.authority import CertificateAuthority
 from fogline_shared.protocol import DesiredState, Report, TaskReply
-
-
-class Device(LoneDevice):
-    """One that is examined."""
-
-    def doctor(self, *options: str) -> tuple[int, dict[str, bool]]:
-        """Exit status, and what was found: whether it is serious, by code."""
-        done = CliRunner().invoke(
-            app, ["doctor", "--json", "--state-dir", str(self.root), *(options or ("--offline",))]
-        )
-        assert not done.exception or isinstance(done.exception, SystemExit), done.exception
-        said = json.loads(done.stdout)
-        assert said["healthy"] == (done.exit_code == 0)
-        return done.exit_code, {finding["code"]: finding["serious"] for finding in said["findings"]}
-
-    def patient(self, **changes: object) -> Patient:
-        return Patient(state=self.state, machine=replace(Machine.look(self.root), **changes), network=False)
-
-    def codes(self, **changes: object) -> set[str]:
-        """What is found when the machine is as ``changes`` say."""
-        return {finding.code for finding in examine(self.patient(**changes))}
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("keys")
-
-
-@pytest.fixture(scope="module")
-def authority(keys: Path) -> CertificateAuthority:
-    return CertificateAuthority.open(keys, "127.0.0.1")
-
-
-@pytest.fixture
-def device(tmp_path: Path, authority: CertificateAuthority) -> Device:
-    return Device.make(tmp_path / "watch-1", authority)
-
-
-@pytest.fixture
-def agent(device: Device) -> Iterator[None]:
-    """Hold the folder as a running agent does."""
-    with only_agent(device.state.lock):
-        yield
-
 
 USUAL = {"no_model": False, "agent_not_running": False}
 
@@ -304,61 +255,6 @@ def test_model_whose_process_is_killed(device: Device) -> None:
         found = examine(device.patient())
         killing.result()
     assert "model_kills" in {finding.code for finding in found if finding.serious}
-
-
-@contextmanager
-def listening(device: Device, context: ssl.SSLContext | None = None) -> Iterator[Patient]:
-    """Somebody at the coordinator's address who speaks TLS with a certificate, or says nothing."""
-    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as pool:
-        device.enroll(target=f"127.0.0.1:{listener.getsockname()[1]}")
-        stop = False
-
-        def serve() -> None:
-            held = []
-            while not stop:
-                held.append(listener.accept()[0])
-                if context is not None:
-                    with suppress(OSError):
-                        held.append(context.wrap_socket(held.pop(), server_side=True))
-            for each in held:
-                each.close()
-
-        pool.submit(serve)
-        yield replace(device.patient(), network=True, timeout_s=0.4)
-        stop = True
-        socket.create_connection(listener.getsockname()).close()
-
-
-def tls(folder: Path) -> ssl.SSLContext:
-    CertificateAuthority.open(folder, "127.0.0.1")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "server.pem")
-    context.set_alpn_protocols(["h2"])
-    return context
-
-
-def test_somebody_else_is_at_the_coordinators_address(device: Device, tmp_path: Path) -> None:
-    with listening(device) as patient:
-        assert [finding.code for finding in network.coordinator(patient)] == ["coordinator_not_secure"]
-    with listening(device, tls(tmp_path / "other")) as patient:
-        assert [finding.code for finding in network.coordinator(patient)] == ["coordinator_not_trusted"]
-
-
-def test_coordinator_that_does_not_answer(device: Device, keys: Path) -> None:
-    with listening(device, tls(keys)) as patient:
-        assert [finding.code for finding in network.coordinator(patient)] == ["coordinator_silent"]
-
-
-def test_coordinator_that_does_not_know_what_it_is_asked(device: Device, keys: Path) -> None:
-    pem = (keys / "server.pem").read_bytes()
-    with ThreadPoolExecutor() as pool:
-        server = grpc.server(pool)
-        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(pem, pem)]))
-        server.start()
-        device.enroll(target=f"127.0.0.1:{port}")
-        patient = replace(device.patient(), network=True)
-        assert [finding.code for finding in network.coordinator(patient)] == ["coordinator_refuses"]
-        server.stop(None).wait()
 
 
 def test_file_of_another_user(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
