@@ -44,7 +44,8 @@ def test_a_refused_round_is_spent_and_leaves_the_clip_and_an_extension_is_charge
     database = sqlite_database
     add_devices(database, 2)
     with Agents(database, blobs, doorbell, 2):
-        first_id, job_id = create_run(database, rounds=2)
+        # So well trained that no noise comes within the gate by chance, as it did once where the run began at 36 %.
+        first_id, job_id = create_run(database, rounds=24)
         engine(database, blobs, doorbell).execute(job_id)
         with database.read() as session:
             trained = service.get_run(session, first_id).params_digest
